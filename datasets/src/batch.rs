@@ -1,0 +1,176 @@
+//! What training reads: batches, an epoch at a time.
+
+use std::sync::Arc;
+
+use crate::{Rng, Seed};
+
+/// The numbers of a batch, row after row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Pixels, 0 to 255.
+    U8(Vec<u8>),
+    /// Values ready for a network.
+    F32(Vec<f32>),
+}
+
+/// Per-channel normalisation: a pixel `p` of 0 to 255 becomes `(p / 255 − mean) / std`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Normalize {
+    /// One per channel, on the scale 0 to 1.
+    pub mean: Vec<f32>,
+    /// One per channel, on the scale 0 to 1.
+    pub std: Vec<f32>,
+}
+
+/// The samples of one training step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The product of `shape` numbers.
+    pub values: Values,
+    /// `[n, c, h, w]` for pictures, `[n, d]` for vectors.
+    pub shape: Vec<usize>,
+    /// `n` class indices.
+    pub labels: Vec<u32>,
+    /// `n` positions in the split the batch was drawn from.
+    pub indices: Vec<u64>,
+    /// What the device does to `u8` pixels; without it they become `p / 255`.
+    pub normalize: Option<Arc<Normalize>>,
+}
+
+impl Batch {
+    /// Number of samples `n`.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// Why a batch could not be had; the cause says which file and record.
+pub type BatchError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The batches of one epoch, in order.
+pub type BatchIter = Box<dyn Iterator<Item = Result<Batch, BatchError>> + Send>;
+
+/// Epochs of batches: a loader, a remote one, or a table in memory.
+///
+/// Batch `k` of epoch `e` is the same whenever and wherever it is asked for.
+pub trait Batches: Send + Sync {
+    /// Number of samples in an epoch.
+    fn samples(&self) -> usize;
+
+    /// Number of batches in an epoch.
+    fn batches(&self) -> usize;
+
+    /// The shape of one sample: `[c, h, w]` or `[d]`.
+    fn sample_shape(&self) -> Vec<usize>;
+
+    /// Number of classes.
+    fn classes(&self) -> usize;
+
+    /// The batches of epoch `epoch` from number `first` on.
+    fn epoch(&self, epoch: u64, first: usize) -> BatchIter;
+}
+
+/// Vectors in memory, as batches: the synthetic sets, and whatever a notebook computes.
+#[derive(Debug, Clone)]
+pub struct Table {
+    rows: Arc<Vec<f32>>,
+    width: usize,
+    labels: Arc<Vec<u32>>,
+    classes: usize,
+    batch: usize,
+    shuffle: Option<Seed>,
+}
+
+impl Table {
+    /// Rows of `width` numbers, one label each, in batches of `batch`; in random order where a seed is given.
+    /// The last batch may be smaller.
+    ///
+    /// # Panics
+    /// When `rows` is not `labels.len() * width` numbers, a label is not below `classes`, or `batch` is 0.
+    pub fn new(rows: Vec<f32>, width: usize, labels: Vec<u32>, classes: usize, batch: usize, shuffle: Option<Seed>) -> Self {
+        assert_eq!(rows.len(), labels.len() * width, "{} rows of {width} numbers", labels.len());
+        assert!(labels.iter().all(|&label| (label as usize) < classes), "labels below {classes}");
+        assert!(batch > 0, "a batch has at least one sample");
+        Self { rows: Arc::new(rows), width, labels: Arc::new(labels), classes, batch, shuffle }
+    }
+
+    /// The first epoch of `source`, read into memory as vectors, in its order: pixels normalised, or divided by 255. For networks so
+    /// small that reading would take longer than training.
+    ///
+    /// # Errors
+    /// When a batch cannot be read.
+    pub fn collect(source: &dyn Batches) -> Result<Self, BatchError> {
+        let width = source.sample_shape().iter().product();
+        let (mut rows, mut labels) = (Vec::with_capacity(source.samples() * width), Vec::with_capacity(source.samples()));
+        for batch in source.epoch(0, 0) {
+            let batch = batch?;
+            match &batch.values {
+                Values::F32(values) => rows.extend_from_slice(values),
+                Values::U8(pixels) => {
+                    let channels = batch.shape.get(1).copied().unwrap_or(1);
+                    let plane = width / channels;
+                    let (mean, std) = match batch.normalize.as_deref() {
+                        Some(Normalize { mean, std }) => (mean.clone(), std.clone()),
+                        None => (vec![0.0; channels], vec![1.0; channels]),
+                    };
+                    let at =
+                        |(i, &pixel): (usize, &u8)| (f32::from(pixel) / 255.0 - mean[i / plane % channels]) / std[i / plane % channels];
+                    rows.extend(pixels.iter().enumerate().map(at));
+                }
+            }
+            labels.extend_from_slice(&batch.labels);
+        }
+        Ok(Self { rows: Arc::new(rows), width, labels: Arc::new(labels), classes: source.classes(), batch: 256, shuffle: None })
+    }
+
+    /// The same vectors in batches of `batch`, in random order where a seed is given; nothing is copied.
+    ///
+    /// # Panics
+    /// When `batch` is 0.
+    pub fn batched(&self, batch: usize, shuffle: Option<Seed>) -> Self {
+        assert!(batch > 0, "a batch has at least one sample");
+        Self { batch, shuffle, ..self.clone() }
+    }
+}
+
+impl Batches for Table {
+    fn samples(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn batches(&self) -> usize {
+        self.labels.len().div_ceil(self.batch)
+    }
+
+    fn sample_shape(&self) -> Vec<usize> {
+        vec![self.width]
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn epoch(&self, epoch: u64, first: usize) -> BatchIter {
+        let mut order: Vec<u64> = (0..self.labels.len() as u64).collect();
+        if let Some(seed) = self.shuffle {
+            Rng::shuffle(&mut seed.at(epoch).rng(), &mut order);
+        }
+        let table = self.clone();
+        Box::new((first..self.batches()).map(move |k| {
+            let indices = order[k * table.batch..((k + 1) * table.batch).min(order.len())].to_vec();
+            let row = |&i: &u64| &table.rows[i as usize * table.width..(i as usize + 1) * table.width];
+            Ok(Batch {
+                values: Values::F32(indices.iter().flat_map(row).copied().collect()),
+                shape: vec![indices.len(), table.width],
+                labels: indices.iter().map(|&i| table.labels[i as usize]).collect(),
+                indices,
+                normalize: None,
+            })
+        }))
+    }
+}
