@@ -1,0 +1,205 @@
+//! Picture to picture, by a seed.
+//!
+//! A list of [`Transform`]s reads as the data flows. Each draws from a generator that belongs to the sample and the epoch, so that what was
+//! done to a picture can be done again. All work on stored pixels (`u8`, channels last), before normalisation.
+
+mod crop;
+mod cutout;
+mod flip;
+pub mod normalize;
+mod presets;
+mod resize;
+
+use datasets::{Image, Normalize, Rng};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+pub use presets::{cifar_eval, cifar_train, imagenet_eval, imagenet_train, tiny_eval, tiny_train};
+
+/// One step from picture to picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Transform {
+    /// Resizes so that the shorter side has `shorter` pixels; the other keeps the proportion, rounded down.
+    ///
+    /// Bilinear with antialiasing, as Pillow does it: when shrinking, each pixel is a weighted mean of all that it covers.
+    Resize {
+        /// Pixels.
+        shorter: usize,
+    },
+    /// Resizes to exactly this, whatever the proportion.
+    ResizeTo {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// The `size × size` pixels in the middle; where an odd number is left over, the offset is rounded half to even.
+    CentreCrop {
+        /// Pixels.
+        size: usize,
+    },
+    /// Pads each side with `pad` black pixels and cuts out `size × size` pixels, anywhere.
+    PadCrop {
+        /// Pixels.
+        size: usize,
+        /// Pixels.
+        pad: usize,
+    },
+    /// Cuts out a rectangle of random area and proportion, anywhere, and resizes it to `size × size`.
+    ///
+    /// The proportion is uniform in its logarithm. After ten rectangles that do not fit, the largest central one of an allowed proportion.
+    RandomResizedCrop {
+        /// Pixels.
+        size: usize,
+        /// Least and largest part of the picture's area.
+        #[serde(default = "crop::area")]
+        area: [f64; 2],
+        /// Least and largest width ÷ height.
+        #[serde(default = "crop::ratio")]
+        ratio: [f64; 2],
+    },
+    /// Mirrors left and right with probability `p`.
+    Flip {
+        /// In `0.0..=1.0`.
+        p: f64,
+    },
+    /// Blanks a square (DeVries & Taylor 2017) of `length` pixels, rounded down to even, whose centre is any pixel; what reaches over the
+    /// border is cut off.
+    ///
+    /// Published code writes 0 after normalisation, which is the mean colour. Here pixels are still `u8`, so the square gets the pixel that
+    /// normalisation takes nearest to 0: within `0.5 / (255 × std)`, some 0.01, of the published value. Without normalisation it is black.
+    Cutout {
+        /// Pixels.
+        length: usize,
+    },
+}
+
+/// A step that does not fit a picture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AugmentError {
+    /// A crop larger than the picture.
+    #[error("{step}: wanted a picture of at least {wanted}×{wanted} pixels, found {height}×{width}")]
+    Small {
+        /// The step.
+        step: &'static str,
+        /// Least rows and columns.
+        wanted: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// A picture so narrow that resizing its shorter side would make a monster of the longer one.
+    #[error("resize: wanted at most {LONGEST} pixels on the longer side, {height}×{width} would become {found}")]
+    Narrow {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// The longer side after resizing.
+        found: usize,
+    },
+}
+
+/// Pixels on a side that no step exceeds.
+const LONGEST: usize = 65_535;
+
+/// A list of steps, checked, and what they need to know of the rest of the way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Augment {
+    transforms: Vec<Transform>,
+    /// The pixel that normalisation takes nearest to 0, by channel; black where there is none.
+    blank: [u8; 3],
+}
+
+/// Memory that one thread uses again for each picture.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(crate) spare: Vec<u8>,
+    resizer: fast_image_resize::Resizer,
+}
+
+impl Augment {
+    /// These steps, before this normalisation.
+    ///
+    /// # Errors
+    /// When a number in them makes no sense; the message names the step and the field.
+    pub fn new(transforms: Vec<Transform>, normalize: Option<&Normalize>) -> Result<Self> {
+        for (at, transform) in transforms.iter().enumerate() {
+            transform.check(&format!("transforms[{at}]"))?;
+        }
+        let mean = |channel: usize| normalize.and_then(|n| n.mean.get(channel).or(n.mean.first())).copied().unwrap_or(0.0);
+        let blank = std::array::from_fn(|channel| (mean(channel) * 255.0).round().clamp(0.0, 255.0) as u8);
+        Ok(Self { transforms, blank })
+    }
+
+    /// Whether no picture is changed.
+    pub fn is_empty(&self) -> bool {
+        self.transforms.is_empty()
+    }
+
+    /// Takes `image` through all steps.
+    ///
+    /// # Errors
+    /// When the picture is too small for a crop or too narrow for a resize; then `image` holds nothing of use.
+    pub fn apply(&self, image: &mut Image, rng: &mut Rng, scratch: &mut Scratch) -> Result<(), AugmentError> {
+        for transform in &self.transforms {
+            match *transform {
+                Transform::Resize { shorter } => resize::shorter_side(image, shorter, scratch)?,
+                Transform::ResizeTo { height, width } => resize::resize(image, [height, width], scratch),
+                Transform::CentreCrop { size } => crop::centre_crop(image, size, scratch)?,
+                Transform::PadCrop { size, pad } => crop::pad_crop(image, size, pad, rng, scratch)?,
+                Transform::RandomResizedCrop { size, area, ratio } => {
+                    let window = crop::random_window([image.height, image.width], area, ratio, rng);
+                    resize::resize_window(image, window, [size, size], scratch);
+                }
+                Transform::Flip { p } => {
+                    if rng.chance(p) {
+                        flip::flip(image);
+                    }
+                }
+                Transform::Cutout { length } => cutout::cutout(image, length, &self.blank, rng),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Transform {
+    fn check(&self, at: &str) -> Result<()> {
+        let pixels = |field: &str, found: usize| match found {
+            1..=LONGEST => Ok(()),
+            _ => Err(Error::config(format!("{at}.{field}"), format!("1 to {LONGEST} pixels"), found)),
+        };
+        let range = |field: &str, [low, high]: [f64; 2], most: f64| match 0.0 < low && low <= high && high <= most {
+            true => Ok(()),
+            false => Err(Error::config(format!("{at}.{field}"), format!("0 < least ≤ largest ≤ {most}"), format!("[{low}, {high}]"))),
+        };
+        match *self {
+            Self::Resize { shorter } => pixels("resize.shorter", shorter),
+            Self::ResizeTo { height, width } => pixels("resize_to.height", height).and(pixels("resize_to.width", width)),
+            Self::CentreCrop { size } => pixels("centre_crop.size", size),
+            Self::PadCrop { size, pad } => {
+                pixels("pad_crop.size", size)?;
+                // A window that could miss the picture altogether would be a black sample with a label.
+                if pad < size {
+                    Ok(())
+                } else {
+                    Err(Error::config(format!("{at}.pad_crop.pad"), format!("less than the size of {size}"), pad))
+                }
+            }
+            Self::RandomResizedCrop { size, area, ratio } => {
+                pixels("random_resized_crop.size", size)?;
+                range("random_resized_crop.area", area, 1.0)?;
+                range("random_resized_crop.ratio", ratio, 100.0)
+            }
+            Self::Flip { p } if (0.0..=1.0).contains(&p) => Ok(()),
+            Self::Flip { p } => Err(Error::config(format!("{at}.flip.p"), "a probability, 0 to 1", p)),
+            Self::Cutout { length } if length >= 2 => Ok(()),
+            Self::Cutout { length } => Err(Error::config(format!("{at}.cutout.length"), "at least 2 pixels", length)),
+        }
+    }
+}

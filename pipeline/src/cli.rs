@@ -1,0 +1,208 @@
+//! What can be typed, and the one library call that each command is.
+//!
+//! Results go to standard output, everything else to standard error. The exit code is 0, 1 where something is wrong with the data
+//! or the machine, and 2 where it is wrong with what was typed.
+
+use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser};
+use datasets::{Dataset, Folder, Source};
+use indicatif::{ProgressBar, ProgressStyle};
+use pipeline::convert::{self, Options, Progress};
+use pipeline::{Store, inspect, show, verify};
+
+/// Makes, shows and checks stores: picture data sets in one LMDB file
+#[derive(Debug, Parser)]
+#[command(name = "pipeline", version, max_term_width = 100)]
+pub(crate) enum Command {
+    Convert(Convert),
+    Inspect(Inspect),
+    Verify(Verify),
+}
+
+/// Copy a data set into a new store
+///
+/// Pictures stay as they are, byte for byte; each is decoded once, to see that it can be. The store grows under the name
+/// TARGET.partial and gets its own name at the end. Killed or out of disk, the same command goes on where it stopped.
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    /// A folder or an archive: idx files, CIFAR, TinyImageNet, ImageNet, or class folders of pictures
+    source: PathBuf,
+    /// The file to make; must not exist
+    target: PathBuf,
+    /// What SOURCE is, where its file names do not tell: mnist, fashion-mnist, kmnist, idx, cifar10, cifar100, tiny-imagenet,
+    /// imagenet or folder
+    #[arg(long = "as", value_name = "KIND")]
+    kind: Option<Source>,
+    /// Stop at the first picture that cannot be used, instead of leaving it out and saying so
+    #[arg(long)]
+    strict: bool,
+    /// Threads that read and check pictures; all cores by default. The store does not depend on it
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// The classes of ImageNet's flat val folder: a synset a line, or the devkit's ground truth
+    #[arg(long, value_name = "FILE")]
+    val_labels: Option<PathBuf>,
+    /// The synsets that the numbers of the devkit's ground truth stand for, one a line
+    #[arg(long, value_name = "FILE", requires = "val_labels")]
+    synsets: Option<PathBuf>,
+}
+
+/// Show what is in a store
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The store
+    store: PathBuf,
+    /// Draw pictures of the first split, at equal distances, into this PNG file
+    #[arg(long, value_name = "PNG")]
+    grid: Option<PathBuf>,
+    /// The split to draw
+    #[arg(long, value_name = "NAME", requires = "grid")]
+    split: Option<String>,
+}
+
+/// Read and decode every record of a store, and compare with its own account of itself
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The store
+    store: PathBuf,
+}
+
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Convert(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Verify(command) => command.run(),
+    }
+}
+
+/// Most rows, and columns, of a grid.
+const GRID: (usize, usize) = (8, 16);
+
+impl Convert {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let dataset = self.open().with_context(|| format!("cannot open the data set {}", self.source.display()))?;
+        let source = self.source.canonicalize().unwrap_or_else(|_| self.source.clone());
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let options = Options { source: source.display().to_string(), strict: self.strict, threads: self.threads.unwrap_or_else(cores) };
+        let mut bar = Bar::new("pictures converted");
+        let report = convert::convert(dataset.as_ref(), &self.target, &options, &mut |progress| bar.show(progress));
+        bar.end();
+        let report = report?;
+        complain_of_skipped(&report.meta.skipped);
+        let store = Store::open(&self.target)?;
+        print(&inspect::inspect(&store).to_string())?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn open(&self) -> anyhow::Result<Box<dyn Dataset>> {
+        Ok(match (self.kind, &self.val_labels) {
+            (None | Some(Source::Imagenet), Some(labels)) => Box::new(Folder::ilsvrc2012(&self.source, labels, self.synsets.as_deref())?),
+            (Some(kind), Some(_)) => anyhow::bail!("--val-labels: wanted --as imagenet, found --as {kind}"),
+            (Some(kind), None) => datasets::open_as(kind, &self.source)?,
+            (None, None) => datasets::open(&self.source)?,
+        })
+    }
+}
+
+impl Inspect {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let store = Store::open(&self.store)?;
+        if let Some(file) = &self.grid {
+            let split = self.split.as_deref().map_or(Ok(0), |name| store.split(name))?;
+            let rows = store.len(split).div_ceil(GRID.1).clamp(1, GRID.0);
+            let sheet = inspect::grid(&store, split, rows, GRID.1)?;
+            std::fs::write(file, show::png(&sheet)).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        print(&inspect::inspect(&store).to_string())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Verify {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let store = Store::open(&self.store)?;
+        let mut bar = Bar::new("records verified");
+        let verification = verify::verify(&store, &mut |progress| bar.show(progress));
+        bar.end();
+        let verification = verification?;
+        print(&format!("{verification}\n"))?;
+        Ok(if verification.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// An error and its causes, a line each, on standard error.
+pub(crate) fn complain(error: &anyhow::Error) {
+    for (depth, cause) in error.chain().enumerate() {
+        log(&format!("{}{cause}", if depth == 0 { "error: " } else { "  caused by: " }));
+    }
+}
+
+fn complain_of_skipped(skipped: &[pipeline::store::Skipped]) {
+    const SHOWN: usize = 20;
+    for picture in skipped.iter().take(SHOWN) {
+        log(&format!("skipped: {}: {}", picture.name, picture.reason));
+    }
+    if skipped.len() > SHOWN {
+        log(&format!("skipped: {} more; the store's meta record lists all", skipped.len() - SHOWN));
+    }
+}
+
+/// A reader that has seen enough (`pipeline inspect .. | head -1`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        _ => Ok(()),
+    }
+}
+
+/// There is nobody left to tell where standard error fails.
+fn log(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// How far the work has come: a bar on a terminal, a line each tenth in a log.
+struct Bar {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    tenth: usize,
+}
+
+impl Bar {
+    fn new(what: &'static str) -> Self {
+        Self { what, bar: None, tenth: 0 }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        let megabytes = progress.bytes / 1_000_000;
+        let bad = if progress.bad > 0 { format!(", {} bad", progress.bad) } else { String::new() };
+        if std::io::stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| {
+                let bar = ProgressBar::new(progress.total as u64).with_position(progress.done as u64);
+                // What an earlier run did says nothing of the speed of this one.
+                bar.reset_eta();
+                bar.with_style(style(self.what))
+            });
+            bar.set_position(progress.done as u64);
+            bar.set_message(format!("{megabytes} MB{bad}"));
+        } else if progress.done * 10 / progress.total.max(1) > self.tenth {
+            self.tenth = progress.done * 10 / progress.total.max(1);
+            log(&format!("{} of {} {}, {megabytes} MB{bad}", progress.done, progress.total, self.what));
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(what: &str) -> ProgressStyle {
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {what}, {{msg}}, {{per_sec}}, {{eta}} left");
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,179 @@
+//! Runs order, read, decode, augment and collate ahead of the reader, on threads, and hands batches over bounded async channels.
+//!
+//! Batch `k` of epoch `e` is a function of the store, the [`Config`], `e` and `k`: the number of threads is not among its arguments.
+
+mod ahead;
+mod assemble;
+mod config;
+mod pool;
+
+use std::sync::Arc;
+
+use datasets::{Batch, BatchError, BatchIter, Batches, Image, Normalize, Values};
+
+use crate::augment::{Augment, Scratch};
+use crate::collate::{Lookup, View};
+use crate::error::RecordError;
+use crate::order::Plans;
+use crate::store::Store;
+use crate::{Error, Result, decode};
+
+use ahead::Ahead;
+use assemble::Task;
+use pool::Pool;
+
+pub use config::{Config, Output};
+
+/// Epochs of batches from one split of a store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Loader {
+    inner: Arc<Inner>,
+}
+
+/// What all epochs share.
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    config: Config,
+    split: usize,
+    threads: usize,
+    /// `[c, h, w]` of each picture of each batch.
+    shape: [usize; 3],
+    augment: Augment,
+    normalize: Option<Arc<Normalize>>,
+    lookup: Lookup,
+    bytes: Pool<u8>,
+    floats: Pool<f32>,
+}
+
+impl Loader {
+    /// A loader of this store. The split's first picture is decoded and augmented, to learn the shape that all must have.
+    ///
+    /// # Errors
+    /// When a field of the config does not fit the store, the split would make no batch, or its first picture cannot be decoded.
+    pub fn new(store: Store, config: Config) -> Result<Self> {
+        let split = store.split(&config.split)?;
+        let samples = store.len(split);
+        let rules = config.rules();
+        rules.check(samples)?;
+        if rules.batches(samples) == 0 {
+            return Err(Error::config("split", format!("enough samples for one batch of {}", config.batch), samples));
+        }
+
+        let (mut image, first) = {
+            let reader = store.reader()?;
+            let record = reader.record(split, 0)?;
+            let image = decode::decode(&record).map_err(|source| broken(&store, &config, 0, source.into()))?;
+            (image, record.encoding)
+        };
+        let channels = config.channels.count(first);
+        let normalize = config.normalize.resolve(store.meta().normalize.as_ref(), channels)?;
+        let augment = Augment::new(config.transforms.clone(), normalize.as_ref())?;
+        let mut scratch = Scratch::default();
+        decode::convert(&mut image, channels, &mut scratch.spare);
+        augment.apply(&mut image, &mut config.seed.rng(), &mut scratch).map_err(|source| broken(&store, &config, 0, source.into()))?;
+        let shape = View::from(&image).shape;
+
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let lookup = Lookup::new(normalize.as_ref(), channels);
+        // What all threads fill and hold ready, and a few that the reader has in hand.
+        let kept = threads * (1 + ahead::READY) + 2;
+        let inner = Inner {
+            split,
+            threads,
+            shape,
+            augment,
+            normalize: normalize.map(Arc::new),
+            lookup,
+            bytes: Pool::new(kept),
+            floats: Pool::new(kept),
+            store,
+            config,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The batches of epoch `epoch` from number `first` on: to be awaited, or to be iterated over. Work begins at once.
+    pub fn stream(&self, epoch: u64, first: usize) -> Stream {
+        let inner = &self.inner;
+        let plans = Plans::new(inner.store.len(inner.split), &inner.config.rules(), epoch);
+        let jobs = first.min(plans.batches())..plans.batches();
+        let task = Task { inner: Arc::clone(inner), plans, stride: inner.threads };
+        Stream { ahead: Ahead::start(jobs, inner.threads, move |desk, number, stopped| task.assemble(desk, number, stopped).transpose()) }
+    }
+
+    /// Takes a batch's memory back for batches to come. Optional; it saves the system from clearing fresh pages for each batch.
+    pub fn recycle(&self, batch: Batch) {
+        match batch.values {
+            Values::U8(values) => self.inner.bytes.put(values),
+            Values::F32(values) => self.inner.floats.put(values),
+        }
+    }
+}
+
+const EMPTY: Image = Image { height: 0, width: 0, channels: 0, pixels: Vec::new() };
+
+/// What is wrong with record `index`, and where it is.
+fn broken(store: &Store, config: &Config, index: u64, source: RecordError) -> Error {
+    Error::Record { path: store.path().to_owned(), split: config.split.clone(), index, source }
+}
+
+/// The batches of one epoch, in order. Dropping it stops its threads, each after the picture in hand, and waits for them.
+///
+/// A batch that cannot be made is an `Err` at its place, and those after it still come.
+#[derive(Debug)]
+pub struct Stream {
+    ahead: Ahead<Batch>,
+}
+
+impl Stream {
+    /// The next batch, or `None` after the last; for async code.
+    ///
+    /// # Errors
+    /// When a record of the batch cannot be read, decoded, augmented or fitted in; the message names store, split and index.
+    pub async fn next_batch(&mut self) -> Option<Result<Batch>> {
+        self.ahead.next().await
+    }
+}
+
+/// Blocks until the next batch is there.
+///
+/// # Panics
+/// Within an async runtime, where blocking is not allowed: use [`Stream::next_batch`] there.
+impl Iterator for Stream {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.ahead.blocking_next()
+    }
+}
+
+impl Batches for Loader {
+    fn samples(&self) -> usize {
+        self.inner.config.rules().samples(self.inner.store.len(self.inner.split))
+    }
+
+    fn batches(&self) -> usize {
+        self.inner.config.rules().batches(self.inner.store.len(self.inner.split))
+    }
+
+    fn sample_shape(&self) -> Vec<usize> {
+        self.inner.shape.to_vec()
+    }
+
+    fn classes(&self) -> usize {
+        self.inner.store.meta().classes.len()
+    }
+
+    fn epoch(&self, epoch: u64, first: usize) -> BatchIter {
+        Box::new(self.stream(epoch, first).map(|batch| batch.map_err(BatchError::from)))
+    }
+}
