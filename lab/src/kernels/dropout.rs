@@ -1,0 +1,69 @@
+//! Dropout with a seed of its own.
+
+use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
+use datasets::Seed;
+
+use super::real::{Real, each_part, for_real, numbers};
+
+/// Each number of `xs` is 0 with probability `p`, and divided by `1 − p` otherwise. For training.
+///
+/// Which numbers are kept depends on `seed` and their place in `xs` alone: not on type, device or threads.
+///
+/// # Errors
+/// When `p` is outside `0.0..=1.0`.
+pub fn dropout(xs: &Tensor, p: f64, seed: Seed) -> Result<Tensor> {
+    if !(0.0..=1.0).contains(&p) {
+        bail!("dropout: wanted a probability, found {p}")
+    }
+    if p == 0.0 {
+        return Ok(xs.clone());
+    }
+    let op = Dropout { p, seed };
+    if !xs.device().is_cpu() {
+        let mask: Vec<f32> = (0..xs.elem_count()).map(|at| op.factor(at) as f32).collect();
+        return xs * Tensor::from_vec(mask, xs.shape(), xs.device())?.to_dtype(xs.dtype())?;
+    }
+    xs.contiguous()?.apply_op1(op)
+}
+
+#[derive(Clone, Copy)]
+struct Dropout {
+    p: f64,
+    seed: Seed,
+}
+
+impl Dropout {
+    fn factor(&self, at: usize) -> f64 {
+        if self.seed.at(at as u64).rng().chance(self.p) { 0.0 } else { 1.0 / (1.0 - self.p) }
+    }
+}
+
+impl CustomOp1 for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, xs: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
+        const PART: usize = 1 << 12;
+        fn scaled<T: Real>(op: &Dropout, xs: &[T]) -> Vec<T> {
+            let mut ys = vec![T::zero(); xs.len()];
+            each_part(&mut ys, PART, 4 * xs.len(), |part, ys| {
+                for (i, y) in ys.iter_mut().enumerate() {
+                    let at = part * PART + i;
+                    let factor = op.factor(at);
+                    // Not a product: what is dropped is 0 even where it was infinite.
+                    *y = if factor == 0.0 { T::zero() } else { xs[at] * T::from_f64(factor) };
+                }
+            });
+            ys
+        }
+        for_real!("dropout", xs, T => {
+            Ok((T::to_cpu_storage_owned(scaled::<T>(self, numbers("dropout", xs, xl)?)), xl.shape().clone()))
+        })
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        // The same factors: the mask is drawn again rather than kept.
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(self)?))
+    }
+}

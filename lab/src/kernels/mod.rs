@@ -1,0 +1,38 @@
+//! Differentiable tensor operations that candle lacks, has wrong, or has slow; CPU and CUDA.
+//!
+//! Every function takes and gives plain candle tensors, NCHW (or `(n, d)`), `f32` or `f64`, of any layout. On the CPU each is one
+//! node of candle's graph with a forward and a backward pass of ours; on other devices it is [`composed`] from candle's own
+//! operations, with those left out whose gradients are wrong.
+//!
+//! **Invariant:** results do not depend on the number of threads. Work is split by shape alone, each number is written by one
+//! task, and partial sums are added in a fixed order.
+//!
+//! **Invariant:** no random number, clock or global state; dropout takes a seed.
+//!
+//! Reading order: [`activate`] is the smallest whole example; [`conv2d`] the largest.
+
+mod activation;
+mod channels;
+pub mod composed;
+mod conv;
+mod conv_depthwise;
+mod conv_gemm;
+mod dropout;
+mod linear;
+mod loss;
+mod norm;
+mod optim;
+mod pixels;
+mod pool;
+mod real;
+
+pub use activation::{Activation, activate};
+pub use channels::{concat, pick};
+pub use conv::{Conv, conv2d};
+pub use dropout::dropout;
+pub use linear::linear;
+pub use loss::{cross_entropy, soft_cross_entropy};
+pub use norm::{Affine, Normed, batch_norm, batch_norm_running};
+pub use optim::{Adam, Decay, Sgd, adam_step, sgd_step};
+pub use pixels::normalize_u8;
+pub use pool::{Divisor, Pool, adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};

@@ -1,0 +1,253 @@
+//! What the kernels stand on: `f32` and `f64` alike, slices of tensors, matrix products, and a fixed split of work.
+
+use candle::backend::BackendStorage;
+use candle::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
+use rayon::prelude::*;
+
+/// `f32` or `f64`.
+pub(super) trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
+    fn exp(self) -> Self;
+    fn exp_m1(self) -> Self;
+    fn tanh(self) -> Self;
+    const INFINITY: Self;
+    /// The numbers of a storage, to be changed; `None` where it holds another type.
+    fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+}
+
+macro_rules! real {
+    ($t:ident, $variant:ident) => {
+        impl Real for $t {
+            fn exp(self) -> Self {
+                $t::exp(self)
+            }
+            fn exp_m1(self) -> Self {
+                $t::exp_m1(self)
+            }
+            fn tanh(self) -> Self {
+                $t::tanh(self)
+            }
+            const INFINITY: Self = $t::INFINITY;
+            fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+                match storage {
+                    CpuStorage::$variant(numbers) => Some(numbers),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+real!(f32, F32);
+real!(f64, F64);
+
+/// Runs `$body` with `$t` as the float type that `$storage` holds; an error naming the operation for other types.
+macro_rules! for_real {
+    ($op:expr, $storage:expr, $t:ident => $body:expr) => {
+        match candle::backend::BackendStorage::dtype($storage) {
+            candle::DType::F32 => {
+                type $t = f32;
+                $body
+            }
+            candle::DType::F64 => {
+                type $t = f64;
+                $body
+            }
+            other => candle::bail!("{}: wanted f32 or f64, found {}", $op, other.as_str()),
+        }
+    };
+}
+pub(super) use for_real;
+
+/// The numbers of a contiguous operand.
+pub(super) fn numbers<'a, T: WithDType>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("{op}: wanted a contiguous operand, found strides {:?} for shape {:?}", layout.stride(), layout.dims())
+    };
+    if T::DTYPE != storage.dtype() {
+        bail!("{op}: wanted {}, found {}", T::DTYPE.as_str(), storage.dtype().as_str())
+    }
+    Ok(&T::cpu_storage_as_slice(storage)?[start..end])
+}
+
+/// An error unless both tensors are of one type and on one device.
+pub(super) fn check_alike(op: &str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
+    if tensor.dtype() != like.dtype() {
+        bail!("{op}: {name}: wanted {}, found {}", like.dtype().as_str(), tensor.dtype().as_str())
+    }
+    if !tensor.device().same_device(like.device()) {
+        bail!("{op}: {name}: wanted device {:?}, found {:?}", like.device().location(), tensor.device().location())
+    }
+    Ok(())
+}
+
+/// `(n, c, pixels)` of a tensor `(n, c, h, w)` or `(n, c)`.
+pub(super) fn planes(op: &str, xs: &Tensor) -> Result<(usize, usize, usize)> {
+    match *xs.dims() {
+        [n, c, h, w] => Ok((n, c, h * w)),
+        [n, c] => Ok((n, c, 1)),
+        ref other => bail!("{op}: wanted a tensor (n, c, h, w) or (n, c), found {other:?}"),
+    }
+}
+
+/// Below this many elementary steps, handing work to other threads costs more than it saves.
+const SERIAL: usize = 1 << 15;
+
+/// Calls `f(index, part)` for consecutive parts of `part` numbers; `work` is the number of elementary steps in all.
+pub(super) fn each_part<T: Send>(data: &mut [T], part: usize, work: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let part = part.max(1);
+    if work < SERIAL {
+        data.chunks_mut(part).enumerate().for_each(|(i, chunk)| f(i, chunk));
+    } else {
+        data.par_chunks_mut(part).enumerate().for_each(|(i, chunk)| f(i, chunk));
+    }
+}
+
+/// `(0..count).map(f)`, in order; `work` is the number of elementary steps in all.
+pub(super) fn each_index<R: Send>(count: usize, work: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    if work < SERIAL { (0..count).map(f).collect() } else { (0..count).into_par_iter().map(f).collect() }
+}
+
+/// How many things of `size` steps each make one task worth its overhead: a function of the size alone.
+pub(super) fn per_task(size: usize) -> usize {
+    (SERIAL / 2).div_ceil(size.max(1))
+}
+
+/// Sum in an order that depends on the length alone, with sixteen running sums so that the processor can add side by side.
+#[inline(always)]
+pub(super) fn sum_by<T: Real>(len: usize, f: impl Fn(usize) -> T) -> T {
+    const LANES: usize = 16;
+    let mut lanes = [T::zero(); LANES];
+    let whole = len - len % LANES;
+    let mut at = 0;
+    while at < whole {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(at + lane);
+        }
+        at += LANES;
+    }
+    let mut total = T::zero();
+    for sum in lanes {
+        total += sum;
+    }
+    for i in whole..len {
+        total += f(i);
+    }
+    total
+}
+
+/// A matrix in memory: its first number, and how far apart rows and columns are.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<P> {
+    pub(super) at: P,
+    pub(super) row: usize,
+    pub(super) col: usize,
+}
+
+impl<'a, T> Matrix<&'a [T]> {
+    /// Row after row, `width` numbers each.
+    pub(super) fn rows(at: &'a [T], width: usize) -> Self {
+        Self { at, row: width, col: 1 }
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        Self { at: self.at, row: self.col, col: self.row }
+    }
+
+    fn covers(&self, rows: usize, cols: usize) -> bool {
+        rows == 0 || cols == 0 || (rows - 1) * self.row + (cols - 1) * self.col < self.at.len()
+    }
+}
+
+/// `dst (m, n) = lhs (m, k) · rhs (k, n)`, added to what is there where `add` says so. On the calling thread.
+///
+/// # Safety
+/// `dst` points to a matrix of `m × n` different numbers that nobody else reads or writes meanwhile.
+#[expect(unsafe_code, reason = "the gemm crate takes pointers")]
+pub(super) unsafe fn product_at<T: Real>([m, n, k]: [usize; 3], dst: Matrix<*mut T>, add: bool, lhs: Matrix<&[T]>, rhs: Matrix<&[T]>) {
+    assert!(lhs.covers(m, k) && rhs.covers(k, n), "a matrix product reads inside its operands");
+    // SAFETY: the operands were just checked to hold their last element, hence all; the caller vouches for `dst`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.at,
+            dst.col as isize,
+            dst.row as isize,
+            add,
+            lhs.at.as_ptr(),
+            lhs.col as isize,
+            lhs.row as isize,
+            rhs.at.as_ptr(),
+            rhs.col as isize,
+            rhs.row as isize,
+            if add { T::one() } else { T::zero() },
+            T::one(),
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// `dst (m, n) = lhs (m, k) · rhs (k, n)` with `dst` row after row, added to what is there where `add` says so.
+#[expect(unsafe_code, reason = "the gemm crate takes pointers")]
+pub(super) fn product<T: Real>(dims: [usize; 3], dst: &mut [T], add: bool, lhs: Matrix<&[T]>, rhs: Matrix<&[T]>) {
+    let [m, n, _] = dims;
+    assert!(dst.len() >= m * n, "a matrix product writes inside its result");
+    let dst = Matrix { at: dst.as_mut_ptr(), row: n, col: 1 };
+    // SAFETY: `dst` is borrowed mutably and holds `m × n` numbers, row after row.
+    unsafe { product_at(dims, dst, add, lhs, rhs) }
+}
+
+/// [`product`] on the thread pool: tiles of the result, each one product. The inner sum is never split.
+#[expect(unsafe_code, reason = "tiles of a matrix are not slices")]
+pub(super) fn product_parallel<T: Real>(dims: [usize; 3], dst: &mut [T], add: bool, lhs: Matrix<&[T]>, rhs: Matrix<&[T]>) {
+    const ROWS: usize = 128;
+    const COLS: usize = 256;
+    let [m, n, k] = dims;
+    let (down, across) = (m.div_ceil(ROWS), n.div_ceil(COLS));
+    if down * across <= 1 || m * n * k < 4 * SERIAL {
+        return product(dims, dst, add, lhs, rhs);
+    }
+    assert!(dst.len() >= m * n, "a matrix product writes inside its result");
+    let shared = Shared(dst.as_mut_ptr());
+    (0..down * across).into_par_iter().for_each(|tile| {
+        let (top, left) = (tile / across * ROWS, tile % across * COLS);
+        let dims = [ROWS.min(m - top), COLS.min(n - left), k];
+        // An empty inner sum reads nothing, so there may be nothing to cut from.
+        let lhs = Matrix { at: lhs.at.get(top * lhs.row..).unwrap_or_default(), ..lhs };
+        let rhs = Matrix { at: rhs.at.get(left * rhs.col..).unwrap_or_default(), ..rhs };
+        // SAFETY: `dst` is borrowed mutably by this function, the tiles are disjoint and inside it.
+        unsafe { product_at(dims, Matrix { at: shared.offset(top * n + left), row: n, col: 1 }, add, lhs, rhs) }
+    });
+}
+
+/// A result that several tasks fill, each its own places.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<T>(pub(super) *mut T);
+
+// SAFETY: a `Shared` only hands out pointers; whoever follows one promises that no other task touches the same places.
+#[expect(unsafe_code, reason = "see above")]
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "see above")]
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `offset` is inside the allocation.
+    #[expect(unsafe_code, reason = "pointer arithmetic")]
+    pub(super) unsafe fn offset(self, offset: usize) -> *mut T {
+        // SAFETY: by the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+
+    /// # Safety
+    /// The places are inside the allocation, and no other task touches them while the slice lives.
+    #[expect(unsafe_code, reason = "pointer arithmetic")]
+    pub(super) unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
+    }
+}

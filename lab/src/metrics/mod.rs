@@ -1,0 +1,5 @@
+//! One file a number: from a graph, a trace, or predictions.
+
+pub mod accuracy;
+pub mod nn_mass;
+pub mod profile;

@@ -1,0 +1,148 @@
+//! The weights of a graph: in the graph's order, drawn by (seed, name), saved as safetensors under PyTorch's names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle::{DType, Device, Tensor, Var};
+use datasets::Seed;
+
+use crate::graph::{Graph, NodeId, Parameter, Role};
+use crate::{Error, Result};
+
+/// The parameters of one graph, on one device.
+#[derive(Debug, Clone)]
+pub struct Params {
+    entries: Vec<(Parameter, Var)>,
+    /// Where each node's parameters start.
+    starts: BTreeMap<NodeId, usize>,
+}
+
+impl Params {
+    /// Fresh parameters, `f32`: weights and biases uniform in ±1/√fan_in (PyTorch's default), scales and variances 1,
+    /// shifts and means 0. A parameter depends on `seed` and its name alone.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn init(graph: &Graph, seed: Seed, device: &Device) -> Result<Self> {
+        let draw = |parameter: &Parameter| {
+            let shape = parameter.shape.as_slice();
+            match parameter.role {
+                Role::Weight | Role::Bias => {
+                    let bound = 1.0 / (parameter.fan_in as f64).sqrt();
+                    let mut rng = seed.named(&parameter.name).rng();
+                    let values: Vec<f32> = (0..parameter.len()).map(|_| rng.range(-bound, bound) as f32).collect();
+                    Tensor::from_vec(values, shape, device)
+                }
+                Role::Scale | Role::RunningVar => Tensor::ones(shape, DType::F32, device),
+                Role::Shift | Role::RunningMean => Tensor::zeros(shape, DType::F32, device),
+            }
+        };
+        Self::collect(graph, draw)
+    }
+
+    /// The parameters of `graph` out of a safetensors file. Shapes and names must agree; entries the graph does not know
+    /// are ignored, as torchvision's `num_batches_tracked` are.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or lacks a parameter or has it in another shape: the message names it.
+    pub fn load(graph: &Graph, path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| Error::io(path, "read the weights", source))?;
+        let tensors = candle::safetensors::load_buffer(&bytes, device)?;
+        let what = |name: &str| format!("{}: {name}", path.display());
+        for parameter in graph.parameters() {
+            match tensors.get(&parameter.name) {
+                None => return Err(Error::mismatch(what(&parameter.name), format!("a tensor {:?}", parameter.shape), "no such name")),
+                Some(found) if found.dims() != parameter.shape => {
+                    return Err(Error::mismatch(what(&parameter.name), format!("{:?}", parameter.shape), format!("{:?}", found.dims())));
+                }
+                Some(_) => {}
+            }
+        }
+        Self::collect(graph, |parameter| tensors[&parameter.name].to_dtype(DType::F32))
+    }
+
+    fn collect(graph: &Graph, value: impl Fn(&Parameter) -> candle::Result<Tensor>) -> Result<Self> {
+        let mut starts = BTreeMap::new();
+        let mut entries = Vec::new();
+        for parameter in graph.parameters() {
+            starts.entry(parameter.node).or_insert(entries.len());
+            let var = Var::from_tensor(&value(&parameter)?)?;
+            entries.push((parameter, var));
+        }
+        Ok(Self { entries, starts })
+    }
+
+    /// Writes all parameters to a safetensors file; the file appears whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let tensors = self.entries.iter().map(|(parameter, var)| (parameter.name.as_str(), var.as_tensor()));
+        let bytes = safetensors::serialize(tensors, None).map_err(candle::Error::wrap)?;
+        write_whole(path, &bytes)
+    }
+
+    /// Every parameter with what the graph says of it, in the graph's order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Parameter, &Var)> {
+        self.entries.iter().map(|(parameter, var)| (parameter, var))
+    }
+
+    /// Those that gradients change.
+    pub fn trainable(&self) -> impl Iterator<Item = (&Parameter, &Var)> {
+        self.iter().filter(|(parameter, _)| parameter.role.trainable())
+    }
+
+    /// The parameter of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn get(&self, name: &str) -> Result<&Var> {
+        let found = self.iter().find(|(parameter, _)| parameter.name == name);
+        found.map(|(_, var)| var).ok_or_else(|| Error::mismatch("params", "a parameter's name", format!("`{name}`")))
+    }
+
+    /// Puts other values in place of a parameter's.
+    ///
+    /// # Errors
+    /// When there is no such parameter, or it has another shape.
+    pub fn set(&self, name: &str, value: &Tensor) -> Result<()> {
+        let var = self.get(name)?;
+        if var.dims() != value.dims() {
+            return Err(Error::mismatch(format!("params: {name}"), format!("{:?}", var.dims()), format!("{:?}", value.dims())));
+        }
+        let value = value.to_dtype(var.dtype())?.to_device(var.device())?;
+        Ok(var.set(&value)?)
+    }
+
+    /// The parameters of a node, in the order of [`Graph::parameters`].
+    pub(crate) fn of(&self, node: NodeId) -> &[(Parameter, Var)] {
+        let Some(&start) = self.starts.get(&node) else { return &[] };
+        let own = self.entries[start..].iter().take_while(|(parameter, _)| parameter.node == node).count();
+        &self.entries[start..start + own]
+    }
+
+    /// An independent copy, on the same device.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn duplicate(&self) -> Result<Self> {
+        let copy = |(parameter, var): &(Parameter, Var)| Ok((parameter.clone(), Var::from_tensor(&var.as_tensor().copy()?)?));
+        Ok(Self { entries: self.entries.iter().map(copy).collect::<Result<_>>()?, starts: self.starts.clone() })
+    }
+}
+
+/// Writes a file aside and renames it, so that its name never stands for half of it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+
+    let aside = path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().to_string_lossy()));
+    let write = || {
+        let mut file = std::fs::File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)
+    };
+    write().map_err(|source| Error::io(path, "write the file", source))
+}
