@@ -1,0 +1,267 @@
+//! One evcxr session: cells go in one after the other; text, results and errors come out as [`Event`]s.
+
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use evcxr::{CommandContext, CompilationError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cells::{END, Ending, MARK, STDOUT};
+use crate::folder::{self, Folder, Places};
+
+/// What a session has to tell.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// Cells can come.
+    Ready,
+    /// A cell printed whole lines.
+    Stream {
+        /// `stdout` or `stderr`.
+        name: String,
+        text: String,
+    },
+    /// What a cell ended with: content by MIME type.
+    Result(Value),
+    /// A cell failed.
+    Error {
+        /// `compile`, `error` (a `?`), `panic`, `crash` or `interrupt`.
+        name: String,
+        message: String,
+        traceback: Vec<String>,
+    },
+    /// A cell is over, well or not.
+    Done,
+    /// What could stand between two offsets, in characters.
+    Completions { matches: Vec<String>, start: usize, end: usize },
+}
+
+/// Where events go.
+pub(crate) type Emit = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// An evcxr session with our packages loaded.
+pub(crate) struct Session {
+    context: CommandContext,
+    emit: Emit,
+    /// How each cell ended, with the last line that it wrote to standard error.
+    endings: mpsc::Receiver<(Ending, String)>,
+    /// Whether all that the cells wrote has been read.
+    quiet: Box<dyn Fn() -> bool>,
+    interrupt: Interrupt,
+    folder: Folder,
+}
+
+/// Stops the cell that runs, from another thread.
+#[derive(Clone)]
+pub(crate) struct Interrupt {
+    cells: Arc<Mutex<Child>>,
+    running: Arc<AtomicBool>,
+    asked: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Ends the process of the cells, and with it their variables; does nothing between cells.
+    pub(crate) fn stop(&self) {
+        if self.running.load(Ordering::SeqCst) {
+            self.asked.store(true, Ordering::SeqCst);
+            self.end();
+        }
+    }
+
+    /// Ends the process of the cells.
+    pub(crate) fn end(&self) {
+        // It may have ended by itself.
+        let _ = self.cells.lock().unwrap_or_else(PoisonError::into_inner).kill();
+    }
+}
+
+impl Session {
+    /// Starts evcxr in `folder` and loads what `notebooks/evcxr.toml` names.
+    ///
+    /// # Errors
+    /// When evcxr does not start, or the packages do not load.
+    pub(crate) fn start(folder: PathBuf, emit: Emit) -> Result<Self> {
+        let folder = Folder::take(folder)?;
+        let places = Places::find()?;
+        let (context, outputs) = CommandContext::new().map_err(|error| anyhow::anyhow!("start evcxr: {error}"))?;
+        let (sender, endings) = mpsc::channel();
+        let lines = outputs.stderr.clone();
+        let told = Arc::clone(&emit);
+        let reading = Arc::new(AtomicBool::new(false));
+        let quiet = {
+            let (lines, reading) = (lines.clone(), Arc::clone(&reading));
+            Box::new(move || lines.is_empty() && !reading.load(Ordering::SeqCst))
+        };
+        std::thread::spawn(move || {
+            let mut last = String::new();
+            while let Ok(line) = lines.recv() {
+                reading.store(true, Ordering::SeqCst);
+                tell(&line, &mut last, &told, &sender);
+                reading.store(false, Ordering::SeqCst);
+            }
+        });
+        let interrupt = Interrupt { cells: context.process_handle(), running: Arc::default(), asked: Arc::default() };
+        let mut session = Self { context, emit, endings, quiet, interrupt, folder };
+        session.wait();
+        session.load(&places)?;
+        Ok(session)
+    }
+
+    fn load(&mut self, places: &Places) -> Result<()> {
+        // evcxr's own first cell had no dependencies, so cargo emptied the lock file.
+        folder::lend_settings(places, &self.folder.path)?;
+        // Another linker is another flag, and another flag compiles candle again.
+        let mut code = String::from(":linker system\n");
+        for (name, value) in folder::dependencies(&places.root)? {
+            code += &format!(":dep {name} = {value}\n");
+        }
+        self.quietly(&code).context("load the packages that notebooks use")?;
+        // evcxr asks rust-analyzer for the type of every new variable, and the first question takes seconds. It also learns from
+        // the first `?` that cells want one, and forgets over it that the cell ends with a value to be shown.
+        self.quietly("let warm_up = \"1\".parse::<i32>()?; let _ = warm_up;").context("run a first cell")
+    }
+
+    fn quietly(&mut self, code: &str) -> Result<()> {
+        self.context.execute(code).map_err(|error| anyhow::anyhow!("{error}"))?;
+        self.wait();
+        Ok(())
+    }
+
+    /// Ends the process of the cells and removes the folder.
+    pub(crate) fn end(&self) {
+        self.interrupt.end();
+        self.folder.remove();
+    }
+
+    /// What stops a running cell.
+    pub(crate) fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
+    }
+
+    /// Runs a cell to its end; events tell the rest, `Done` last.
+    pub(crate) fn execute(&mut self, code: &str) {
+        self.interrupt.asked.store(false, Ordering::SeqCst);
+        self.interrupt.running.store(true, Ordering::SeqCst);
+        let result = self.context.execute(code);
+        self.interrupt.running.store(false, Ordering::SeqCst);
+        match result {
+            Ok(outputs) => {
+                // A cell of definitions alone runs nothing.
+                let ending = if outputs.phases.is_empty() { None } else { self.ending() };
+                if !outputs.content_by_mime_type.is_empty() {
+                    let content = outputs.content_by_mime_type.into_iter().map(|(mime, text)| (mime, Value::from(text))).collect();
+                    (self.emit)(&Event::Result(content));
+                }
+                match ending {
+                    None | Some((Ending::Done, _)) => {}
+                    Some((Ending::Error, last)) => self.fail("error", last, vec![]),
+                    Some((Ending::Panic, last)) => self.fail("panic", last, vec![]),
+                }
+            }
+            Err(error) => {
+                self.wait();
+                let (name, message, traceback) = match &error {
+                    evcxr::Error::SubprocessTerminated(_) if self.interrupt.asked.load(Ordering::SeqCst) => (
+                        "interrupt",
+                        "the cell was interrupted; its variables are gone, and those of the cells before it".to_owned(),
+                        vec![],
+                    ),
+                    evcxr::Error::SubprocessTerminated(_) => ("crash", format!("{error}; all variables are gone"), vec![]),
+                    evcxr::Error::CompilationErrors(all) => {
+                        // cargo repeats the warnings of the packages that it did not need to compile.
+                        let errors = || all.iter().filter(|error| error.level() == "error");
+                        let message = errors().next().map(CompilationError::message).unwrap_or_default();
+                        ("compile", message, errors().flat_map(explain).collect())
+                    }
+                    _ => ("error", error.to_string(), vec![]),
+                };
+                self.fail(name, message, traceback);
+            }
+        }
+        (self.emit)(&Event::Done);
+    }
+
+    fn fail(&self, name: &str, message: String, traceback: Vec<String>) {
+        let traceback = if traceback.is_empty() { vec![format!("{name}: {message}")] } else { traceback };
+        (self.emit)(&Event::Error { name: name.to_owned(), message, traceback });
+    }
+
+    /// What could stand at `position`, in characters, of `code`.
+    pub(crate) fn complete(&mut self, code: &str, position: usize) {
+        let bytes = code.char_indices().nth(position).map_or(code.len(), |(at, _)| at);
+        let characters = |bytes: usize| code.get(..bytes).map_or(position, |text| text.chars().count());
+        let event = match self.context.completions(code, bytes) {
+            Ok(found) => Event::Completions {
+                matches: found.completions.into_iter().map(|completion| completion.code).collect(),
+                start: characters(found.start_offset),
+                end: characters(found.end_offset),
+            },
+            // A half-written cell often makes no sense yet.
+            Err(_) => Event::Completions { matches: vec![], start: position, end: position },
+        };
+        (self.emit)(&event);
+    }
+
+    /// How the cell that just ran ended; all that it wrote has been told by then.
+    fn ending(&self) -> Option<(Ending, String)> {
+        // The line was written before evcxr was told of the end: only a cell that closed its standard error withholds it.
+        self.endings.recv_timeout(Duration::from_secs(5)).ok()
+    }
+
+    /// Waits until all that was written is told, and forgets endings.
+    fn wait(&self) {
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(5));
+            if (self.quiet)() {
+                break;
+            }
+        }
+        while self.endings.try_recv().is_ok() {}
+    }
+}
+
+/// Tells one line from the process of the cells.
+fn tell(line: &str, last: &mut String, emit: &Emit, endings: &mpsc::Sender<(Ending, String)>) {
+    let stream = |name: &str, text: &str| emit(&Event::Stream { name: name.to_owned(), text: format!("{text}\n") });
+    let (error, marked) = match line.split_once(MARK) {
+        Some((error, marked)) => (error, Some(marked)),
+        None => (line, None),
+    };
+    if marked.is_none() || !error.is_empty() {
+        stream("stderr", error);
+        if !error.trim().is_empty() {
+            error.trim().clone_into(last);
+        }
+    }
+    if let Some(text) = marked.and_then(|marked| marked.strip_prefix(STDOUT)) {
+        stream("stdout", text);
+    }
+    if let Some(ending) = marked.and_then(|marked| marked.strip_prefix(END)).and_then(Ending::from_name) {
+        // The session may have ended.
+        let _ = endings.send((ending, std::mem::take(last)));
+    }
+}
+
+/// A compiler's error as lines of text: the message, the lines it is about, and what it says of them.
+fn explain(error: &CompilationError) -> Vec<String> {
+    let code = error.code().map(|code| format!("[{code}]")).unwrap_or_default();
+    let mut lines = vec![format!("error{code}: {}", error.message())];
+    for spanned in error.spanned_messages() {
+        lines.extend(spanned.lines.iter().map(|line| format!("  {line}")));
+        match &spanned.span {
+            Some(span) if span.start_line == span.end_line => {
+                let width = span.end_column.saturating_sub(span.start_column).max(1);
+                lines.push(format!("  {}{} {}", " ".repeat(span.start_column.saturating_sub(1)), "^".repeat(width), spanned.label));
+            }
+            _ if !spanned.label.is_empty() => lines.push(format!("  {}", spanned.label)),
+            _ => {}
+        }
+    }
+    lines.extend(error.help().iter().map(|help| format!("help: {help}")));
+    lines.iter().flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}

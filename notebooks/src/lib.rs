@@ -1,0 +1,28 @@
+//! Everything a notebook cell needs, in one dynamic library: `use topolab::*;`.
+//!
+//! evcxr links every cell as a library of its own. Were candle linked into each of them, each would count tensors by itself,
+//! and gradients would be looked up under the wrong numbers and come out wrong, in silence. Here is the one copy. So cells
+//! depend on this package and on no other that brings candle with it.
+
+//!
+//! The names below are the prelude. Whatever is not among them is reached through its crate: `topolab::datasets::...`.
+
+pub use {candle, candle_nn, datasets, lab, pipeline, polars};
+
+pub use candle::{D, DType, Device, IndexOp, Module, Tensor, Var};
+
+pub use datasets::synthetic::{segments, shapes};
+pub use datasets::{Batch, Batches, Dataset, Image, Picture, Rng, Sample, Seed, Segments, Shapes, Source};
+
+pub use pipeline::augment::{self, Transform};
+pub use pipeline::convert::ensure;
+pub use pipeline::decode::pictures;
+pub use pipeline::inspect::{grid, inspect};
+pub use pipeline::{Loader, Store, loader};
+
+pub use lab::figure::picture_grid;
+pub use lab::metrics::{accuracy, nn_mass, profile};
+pub use lab::models::{Spec, dense_mlp};
+pub use lab::sweep::Run;
+pub use lab::{Activation, Builder, Conv, Figure, Graph, Model, Params, Pool, Recipe, Schedule, Table};
+pub use lab::{device, draw, evaluate, exec, fit, metrics, models, show, stats, sweep, train};

@@ -1,0 +1,460 @@
+//! The program `pipeline`, from a shell: help, results, errors, kills, a full disk.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use datasets::Seed;
+use expect_test::{Expect, expect};
+use pipeline::{convert, store};
+
+use crate::converting::{bad_files, dump};
+use crate::golden;
+
+/// The program itself. Cargo builds binaries only for tests of the same package, so this asks it to; after `cargo build` it is there.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let arguments = ["build", "--quiet", "--bin", "pipeline", "--message-format", "json"];
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let output = Command::new(env!("CARGO")).args(arguments).current_dir(root).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "pipeline does not build");
+        let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+        let executables = messages.filter_map(|message| message.unwrap()["executable"].as_str().map(PathBuf::from));
+        executables.last().expect("cargo says what it built")
+    })
+}
+
+/// A folder of idx files: what MNIST is, of pictures of any size.
+fn idx(folder: &Path, train: u32, side: u32) -> PathBuf {
+    let root = folder.join("mnist");
+    std::fs::create_dir(&root).unwrap();
+    for (name, count) in [("train", train), ("t10k", 100)] {
+        let mut pictures = [0x803, count, side, side].map(u32::to_be_bytes).concat();
+        let mut rng = Seed(u64::from(count)).rng();
+        pictures.extend((0..(count * side * side).div_ceil(8)).flat_map(|_| rng.bits().to_le_bytes()));
+        pictures.truncate(16 + (count * side * side) as usize);
+        let mut labels = [0x801, count].map(u32::to_be_bytes).concat();
+        labels.extend((0..count).map(|index| (index % 10) as u8));
+        std::fs::write(root.join(format!("{name}-images-idx3-ubyte")), pictures).unwrap();
+        std::fs::write(root.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
+    }
+    root
+}
+
+fn pipeline(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).current_dir(folder).env("COLUMNS", "100").output().unwrap()
+}
+
+/// Exit code, standard output and standard error, the folder's name taken out.
+fn render(folder: &Path, output: &Output) -> String {
+    let text =
+        |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&folder.canonicalize().unwrap().display().to_string(), "DIR");
+    format!("{}\n{}---\n{}", output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn check(folder: &Path, arguments: &[&str], want: Expect) {
+    want.assert_eq(&render(folder, &pipeline(folder, arguments)));
+}
+
+#[test]
+fn help() {
+    let folder = tempfile::tempdir().unwrap();
+    check(
+        folder.path(),
+        &["--help"],
+        expect![[r#"
+        0
+        Makes, shows and checks stores: picture data sets in one LMDB file
+
+        Usage: pipeline <COMMAND>
+
+        Commands:
+          convert  Copy a data set into a new store
+          inspect  Show what is in a store
+          verify   Read and decode every record of a store, and compare with its own account of itself
+          help     Print this message or the help of the given subcommand(s)
+
+        Options:
+          -h, --help     Print help
+          -V, --version  Print version
+        ---
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["convert", "--help"],
+        expect![[r#"
+        0
+        Copy a data set into a new store
+
+        Pictures stay as they are, byte for byte; each is decoded once, to see that it can be. The store
+        grows under the name TARGET.partial and gets its own name at the end. Killed or out of disk, the
+        same command goes on where it stopped.
+
+        Usage: pipeline convert [OPTIONS] <SOURCE> <TARGET>
+
+        Arguments:
+          <SOURCE>
+                  A folder or an archive: idx files, CIFAR, TinyImageNet, ImageNet, or class folders of
+                  pictures
+
+          <TARGET>
+                  The file to make; must not exist
+
+        Options:
+              --as <KIND>
+                  What SOURCE is, where its file names do not tell: mnist, fashion-mnist, kmnist, idx,
+                  cifar10, cifar100, tiny-imagenet, imagenet or folder
+
+              --strict
+                  Stop at the first picture that cannot be used, instead of leaving it out and saying so
+
+              --threads <N>
+                  Threads that read and check pictures; all cores by default. The store does not depend on
+                  it
+
+              --val-labels <FILE>
+                  The classes of ImageNet's flat val folder: a synset a line, or the devkit's ground truth
+
+              --synsets <FILE>
+                  The synsets that the numbers of the devkit's ground truth stand for, one a line
+
+          -h, --help
+                  Print help (see a summary with '-h')
+        ---
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["inspect", "--help"],
+        expect![[r#"
+        0
+        Show what is in a store
+
+        Usage: pipeline inspect [OPTIONS] <STORE>
+
+        Arguments:
+          <STORE>  The store
+
+        Options:
+              --grid <PNG>    Draw pictures of the first split, at equal distances, into this PNG file
+              --split <NAME>  The split to draw
+          -h, --help          Print help
+        ---
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["verify", "--help"],
+        expect![[r#"
+        0
+        Read and decode every record of a store, and compare with its own account of itself
+
+        Usage: pipeline verify <STORE>
+
+        Arguments:
+          <STORE>  The store
+
+        Options:
+          -h, --help  Print help
+        ---
+    "#]],
+    );
+}
+
+#[test]
+fn convert_inspect_and_verify() {
+    let folder = tempfile::tempdir().unwrap();
+    idx(folder.path(), 500, 28);
+    check(
+        folder.path(),
+        &["convert", "mnist", "mnist.lmdb", "--threads", "1"],
+        expect![[r#"
+        0
+        name       mnist
+        source     DIR/mnist
+        classes    10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+        file       528.4 kB, 1.123 of the pictures' 470.4 kB
+        content    622258bcc00dbd161c6e65474931a904785e1473e5190260bb26e5d7c2a5e3df
+        mean       0.5000
+        std        0.2899
+
+        train: 500 pictures
+          encoding 500 raw, 500 of them grey
+          height   28 px
+          width    28 px
+          labels   50 50 50 50 50 50 50 50 50 50
+          size     392.0 kB
+
+        test: 100 pictures
+          encoding 100 raw, 100 of them grey
+          height   28 px
+          width    28 px
+          labels   10 10 10 10 10 10 10 10 10 10
+          size     78.4 kB
+        ---
+        64 of 600 pictures converted, 0 MB
+        128 of 600 pictures converted, 0 MB
+        192 of 600 pictures converted, 0 MB
+        240 of 600 pictures converted, 0 MB
+        304 of 600 pictures converted, 0 MB
+        368 of 600 pictures converted, 0 MB
+        432 of 600 pictures converted, 0 MB
+        480 of 600 pictures converted, 0 MB
+        548 of 600 pictures converted, 0 MB
+        600 of 600 pictures converted, 0 MB
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["verify", "mnist.lmdb"],
+        expect![[r#"
+        0
+        600 records, all good
+        ---
+        500 of 600 records verified, 0 MB
+        600 of 600 records verified, 0 MB
+    "#]],
+    );
+    let inspected = pipeline(folder.path(), &["inspect", "mnist.lmdb", "--grid", "grid.png", "--split", "test"]);
+    assert!(inspected.status.success());
+    let grid = image::open(folder.path().join("grid.png")).unwrap();
+    // 100 pictures of 28 pixels in rows of 16, enlarged three times, and gaps of 2.
+    assert_eq!((grid.height(), grid.width()), (7 * 86 + 2, 16 * 86 + 2));
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    idx(folder.path(), 20, 28);
+    check(
+        folder.path(),
+        &["convert", "mnist"],
+        expect![[r#"
+        2
+        ---
+        error: the following required arguments were not provided:
+          <TARGET>
+
+        Usage: pipeline convert <SOURCE> <TARGET>
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["convert", "mnist", "a.lmdb", "--as", "imagnet"],
+        expect![[r#"
+        2
+        ---
+        error: invalid value 'imagnet' for '--as <KIND>': source: name: wanted mnist, fashion-mnist, kmnist, idx, cifar10, cifar100, tiny-imagenet, imagenet, folder, found imagnet
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["convert", "nowhere", "a.lmdb"],
+        expect![[r#"
+        1
+        ---
+        error: cannot open the data set nowhere
+          caused by: nowhere: cannot open
+          caused by: No such file or directory (os error 2)
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["convert", "mnist", "nowhere/a.lmdb"],
+        expect![[r#"
+        1
+        ---
+        error: nowhere/a.lmdb.partial: cannot create the store
+          caused by: No such file or directory (os error 2)
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["inspect", "nowhere.lmdb"],
+        expect![[r#"
+        1
+        ---
+        error: nowhere.lmdb: cannot open the store
+          caused by: No such file or directory (os error 2)
+    "#]],
+    );
+    assert!(pipeline(folder.path(), &["convert", "mnist", "a.lmdb"]).status.success());
+    check(
+        folder.path(),
+        &["convert", "mnist", "a.lmdb"],
+        expect![[r#"
+        1
+        ---
+        error: a.lmdb: exists already; delete it, or convert to another name
+    "#]],
+    );
+    check(
+        folder.path(),
+        &["inspect", "a.lmdb", "--grid", "a.png", "--split", "val"],
+        expect![[r#"
+        1
+        ---
+        error: a.lmdb: no split "val"; there is "train", "test"
+    "#]],
+    );
+}
+
+#[test]
+fn bad_pictures_in_class_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    for sample in bad_files() {
+        let datasets::Picture::Encoded(bytes) = sample.picture else { panic!("a file") };
+        let path = folder.path().join("animals/train").join(sample.name.replace("file#0", "n02/good.jpg"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    check(
+        folder.path(),
+        &["convert", "animals", "a.lmdb", "--strict"],
+        expect![[r#"
+        1
+        ---
+        error: train/n01/cmyk.jpg: 4 channels: wanted 1 or 3 (CMYK and YCCK are refused: what colours they mean depends on a printer)
+    "#]],
+    );
+    std::fs::remove_file(folder.path().join("a.lmdb.partial")).unwrap();
+    check(
+        folder.path(),
+        &["convert", "animals", "a.lmdb"],
+        expect![[r#"
+        0
+        name       animals
+        source     DIR/animals
+        classes    2: n01, n02
+        file       41.0 kB, 16.044 of the pictures' 2553 B
+        content    d13184e5b5f288d76c6d934e349f631fb36b3eed03f38f47bfd7dfa5820d32f6
+        mean       0.4975, 0.5011, 0.4894
+        std        0.2939, 0.2910, 0.2937
+        skipped    4 pictures of the source
+
+        train: 1 pictures
+          encoding 1 JPEG
+          height   32 px
+          width    48 px
+          labels   0 1
+          size     2553 B
+        ---
+        5 of 5 pictures converted, 0 MB, 4 bad
+        skipped: train/n01/cmyk.jpg: 4 channels: wanted 1 or 3 (CMYK and YCCK are refused: what colours they mean depends on a printer)
+        skipped: train/n01/cut.jpg: cut short: 1702 bytes without an end marker
+        skipped: train/n02/empty.jpg: an empty file
+        skipped: train/n02/text.jpg: neither JPEG nor PNG: starts with [3c, 68, 74, 6d]
+    "#]],
+    );
+}
+
+#[test]
+fn a_bad_record_fails_the_verification() {
+    let folder = tempfile::tempdir().unwrap();
+    idx(folder.path(), 20, 4);
+    assert!(pipeline(folder.path(), &["convert", "mnist", "a.lmdb"]).status.success());
+    let path = folder.path().join("a.lmdb");
+    let mut file = std::fs::read(&path).unwrap();
+    // The header of the eleventh training record: its label, and that it is raw, of one channel, four pixels a side.
+    let header = [0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 4, 0, 0, 0];
+    let places: Vec<_> = file.windows(14).enumerate().filter(|(_, window)| *window == header).map(|(at, _)| at).collect();
+    file[places[1] + 4] = 9;
+    std::fs::write(&path, file).unwrap();
+    check(
+        folder.path(),
+        &["verify", "a.lmdb"],
+        expect![[r#"
+            1
+            split "train", record 10: encoding: wanted 0 (raw), 1 (JPEG) or 2 (PNG), found 9
+            120 records, 1 bad, 0 differences
+            ---
+            20 of 120 records verified, 0 MB, 1 bad
+            120 of 120 records verified, 0 MB, 1 bad
+        "#]],
+    );
+}
+
+/// Kills the program at the moment when its half-made store has grown to so many bytes.
+#[cfg(unix)]
+fn kill_at(folder: &Path, size: u64) {
+    use std::os::unix::process::ExitStatusExt;
+
+    let partial = convert::partial(&folder.join("killed.lmdb"));
+    let arguments = ["convert", "mnist", "killed.lmdb", "--threads", "1"];
+    let mut child =
+        Command::new(program()).args(arguments).current_dir(folder).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    while partial.metadata().map_or(0, |file| file.len()) < size {
+        assert!(child.try_wait().unwrap().is_none(), "the conversion ended before it could be killed");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(!folder.join("killed.lmdb").exists(), "nothing half-made under the final name");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_conversion_goes_on_and_gives_the_same_store() {
+    let folder = tempfile::tempdir().unwrap();
+    // 100 MB of pictures are six commits.
+    idx(folder.path(), 25_000, 64);
+    assert!(pipeline(folder.path(), &["convert", "mnist", "whole.lmdb"]).status.success());
+    for size in [1, 20 << 20, 60 << 20] {
+        kill_at(folder.path(), size);
+    }
+    let last = pipeline(folder.path(), &["convert", "mnist", "killed.lmdb"]);
+    assert!(last.status.success());
+    let log = String::from_utf8(last.stderr).unwrap();
+    assert!(!log.contains("2510 of 25100"), "the last run went on where the third was killed: {log}");
+    assert!(dump(&folder.path().join("whole.lmdb")) == dump(&folder.path().join("killed.lmdb")));
+    assert!(pipeline(folder.path(), &["verify", "killed.lmdb"]).status.success());
+}
+
+/// A limit on the size of files stands in for a full disk: the program hears of it in the same way.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_an_error_and_leaves_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    idx(folder.path(), 10_000, 64);
+    // 1024 blocks of 1 KiB or 512 bytes, as the shell has it; the signal that would end the program is ignored, and stays so.
+    let script = format!("trap '' XFSZ; ulimit -f 20000; exec {} convert mnist full.lmdb --threads 1", program().display());
+    let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+    let text = render(folder.path(), &output);
+    let (_, errors) = text.split_once("error: ").unwrap();
+    expect![[r#"
+        full.lmdb.partial: cannot write the store; what was committed stays, and the same command continues it
+          caused by: File too large (os error 27)
+    "#]]
+    .assert_eq(errors);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!folder.path().join("full.lmdb").exists());
+    // With room again, the same command goes on.
+    assert!(pipeline(folder.path(), &["convert", "mnist", "full.lmdb"]).status.success());
+    assert!(pipeline(folder.path(), &["verify", "full.lmdb"]).status.success());
+}
+
+/// The real data sets, where they are at hand.
+#[test]
+fn real_mnist() {
+    let Some(source) = golden::real("mnist") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let converted = pipeline(folder.path(), &["convert", source.to_str().unwrap(), "mnist.lmdb"]);
+    assert!(converted.status.success());
+    let meta = pipeline::Store::open(folder.path().join("mnist.lmdb")).unwrap().meta().clone();
+    let counts: Vec<_> = meta.pictures.iter().map(|pictures: &store::Pictures| pictures.per_class.clone()).collect();
+    let normalize = meta.normalize.unwrap();
+    // The counts of the published data set, and the mean and deviation that everybody normalises it by.
+    expect!["[[5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949], [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]]"]
+        .assert_eq(&format!("{counts:?}"));
+    expect!["0.1307 0.3081 b53c96eb1ef368f7dadc17b891b1d30b2ec4ca6a2cd1204eabd198daab8175ce"]
+        .assert_eq(&format!("{:.4} {:.4} {}", normalize.mean[0], normalize.std[0], meta.content));
+    assert!(pipeline(folder.path(), &["verify", "mnist.lmdb"]).status.success());
+}

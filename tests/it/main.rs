@@ -1,0 +1,34 @@
+//! What Topolab promises, across its crates: one module a behaviour.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops, one that skips says so, and candle's own operations are what ours are compared with"
+)]
+
+mod golden; // files that reference programs wrote, and real data where it is
+
+mod downloading; // data sets by name: interrupted, resumed, checked
+mod reading; // public files become samples, or an error that says what is wrong with them
+mod synthesising; // samples drawn from a seed
+
+mod augmenting; // picture to picture: the reference programs' pixels, and what holds for every draw
+mod commanding; // the program `pipeline`, from a shell: help, results, errors, kills, a full disk
+mod converting; // a data set becomes a store: the same on any number of threads, after any interruption, or not at all
+mod decoding; // bytes to a picture: what is decoded, what is refused, and that any bytes end in one or the other
+mod loading; // a store's pictures as batches: the same on any number of threads, from any batch on, in any number of processes
+mod ordering; // which sample is in which batch: permutations, shards, resuming
+mod storing; // a store gives back what was put in, or an error, whatever its bytes
+
+mod building; // architectures as values: shapes, names, parameters, topology
+mod computing; // kernels against plain loops, on any number of threads
+mod differentiating; // every gradient against central differences
+mod matching_pytorch; // kernels against PyTorch's numbers
+mod running; // logits against the original's, modes, traces, checkpoints
+mod training; // it learns, repeats, and says when it cannot go on; sweeps that resume
+mod training_on_stores; // the whole chain on real pictures: files, store, loader, network, accuracy
+
+mod drawing; // a figure holds the numbers of its table
+mod notebooks; // cells share one candle; parameters; a failing cell
+mod tabulating; // rows become tables, tables become other tables and files

@@ -1,0 +1,112 @@
+//! Notebooks: executed without Jupyter, with parameters; and what all cells share (one copy of candle).
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Set by `cargo xtask test`, which builds the runner first.
+const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
+
+/// A notebook of code cells, the first of them with parameters, in a folder of its own.
+struct Case {
+    folder: TempDir,
+    runner: PathBuf,
+}
+
+impl Case {
+    /// `None`, and a word to the reader of the log, where there is no runner.
+    fn new(cells: &[&str]) -> Option<Self> {
+        let Some(runner) = std::env::var_os(RUNNER) else {
+            eprintln!("skipped: {RUNNER} is not set; `cargo xtask test` sets it");
+            return None;
+        };
+        let cell = |(k, source): (usize, &&str)| {
+            let tags = if k == 0 { json!(["parameters"]) } else { json!([]) };
+            json!({"cell_type": "code", "id": format!("c{k}"), "metadata": {"tags": tags}, "execution_count": null, "outputs": [], "source": source})
+        };
+        let cells: Vec<Value> = cells.iter().enumerate().map(cell).collect();
+        let notebook = json!({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": {"name": "rust"}}, "cells": cells});
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("case.ipynb"), notebook.to_string()).unwrap();
+        Some(Self { folder, runner: runner.into() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, settings: &[&str]) -> Output {
+        let mut command = Command::new(&self.runner);
+        command.arg("run").arg(self.path("case.ipynb")).args(settings.iter().map(|setting| format!("--set={setting}")));
+        command.output().unwrap()
+    }
+}
+
+fn cells(path: &Path) -> Vec<Value> {
+    let notebook: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    notebook["cells"].as_array().unwrap().clone()
+}
+
+/// The content of all outputs of a cell, streams and results alike.
+fn text(cell: &Value) -> String {
+    let outputs = cell["outputs"].as_array().unwrap().iter();
+    let lines = outputs.flat_map(|output| [&output["text"], &output["data"]["text/plain"], &output["data"]["text/html"]]);
+    lines.flat_map(|lines| lines.as_array().into_iter().flatten()).map(|line| line.as_str().unwrap()).collect()
+}
+
+#[test]
+fn two_cells_share_one_candle() {
+    let Some(case) = Case::new(&[
+        "let slope = 1.0; // of the linear part\nlet name = \"nobody\";",
+        "use topolab::*;\nlet x = Var::new(&[3f32, 1., 4.], &Device::Cpu)?;",
+        "let y = ((x.as_tensor() * x.as_tensor())? + (x.as_tensor() * slope)?)?.sum_all()?;\nlet grads = y.backward()?;\nprintln!(\"for {name}\");",
+        "grads.get(x.as_tensor()).unwrap().to_vec1::<f32>()?",
+        "println!(\"EVCXR_BEGIN_CONTENT text/html\\n<b>bold</b>\\nEVCXR_END_CONTENT\");",
+        "std::env::current_dir()?.join(\"case.ipynb\").is_file()",
+    ]) else {
+        return;
+    };
+    let output = case.run(&["slope=5", "name=\"you\""]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let cells = cells(&case.path("case.out.ipynb"));
+    assert_eq!(cells[1]["metadata"]["tags"], json!(["injected-parameters"]));
+    assert_eq!(text(&json!({"outputs": [{"text": cells[1]["source"]}]})), "// Parameters\nlet slope = 5.0;\nlet name = \"\\\"you\\\"\";\n");
+    assert_eq!(text(&cells[3]), "for \"you\"\n");
+    assert_eq!(text(&cells[4]), "[11.0, 7.0, 13.0]", "d(x² + 5x)/dx at (3, 1, 4)");
+    assert_eq!(text(&cells[5]), "<b>bold</b>");
+    assert_eq!(text(&cells[6]), "true", "cells run in the notebook's folder");
+    assert_eq!(cells.iter().map(|cell| cell["execution_count"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_failing_cell_stops_the_run_and_is_reported() {
+    let Some(case) = Case::new(&["let a = 1;", "let b: i32 = \"7x\".parse()?;", "println!(\"never\");"]) else { return };
+    let output = case.run(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("invalid digit found in string") && told.ends_with("a cell failed\n"), "{told}");
+    let cells = cells(&case.path("case.out.ipynb"));
+    let last = cells[1]["outputs"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["output_type"], &last["evalue"]), (&json!("error"), &json!("invalid digit found in string")));
+    assert_eq!(cells[2]["execution_count"], Value::Null);
+}
+
+#[test]
+fn parameters_that_do_not_fit_are_refused() {
+    let Some(case) = Case::new(&["let epochs: usize = 3;\nlet name = \"mnist\";"]) else { return };
+    let check = |setting: &str, want: &str| {
+        let output = case.run(&[setting]);
+        assert_eq!(output.status.code(), Some(1));
+        let told = String::from_utf8(output.stderr).unwrap().replace(&*case.folder.path().to_string_lossy(), "DIR");
+        assert_eq!(
+            told,
+            format!("error: DIR/case.ipynb: {want}; the notebook has:\n  epochs = 3 (integer)\n  name = \"mnist\" (string)\n")
+        );
+        assert!(!case.path("case.out.ipynb").exists(), "nothing was run");
+    };
+    check("epoch=3", "unknown parameter `epoch`");
+    check("epochs=many", "parameter `epochs`: wanted an integer like `3`, found `many`");
+    check("epochs=-1", "parameter `epochs`: wanted a usize, found `-1`");
+}

@@ -1,0 +1,53 @@
+//! Tests, benchmarks, and all checks in a row.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::{Workspace, call};
+use crate::{notebook, tidy};
+
+/// Tells the tests where the notebook runner is; without it they skip what needs one.
+const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
+
+/// Builds and runs all tests: unit tests, `tests/it`, documentation.
+///
+/// # Errors
+/// When one does not compile or fails.
+pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
+    let runner = workspace.runner()?;
+    // Two calls, since cargo unites the features of what it builds together, and candle and polars would be compiled
+    // again with those that rust-analyzer wants of the crates below them.
+    call(workspace.cargo(&["test", "--package=notebook-runner"]).args(filter))?;
+    call(workspace.cargo(&["test"]).args(filter).env(RUNNER, runner))
+}
+
+/// All checks, quick ones first, tests last.
+///
+/// # Errors
+/// At the first that fails.
+pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
+    let cargo = |args: &[&str]| call(&mut workspace.cargo(args));
+    let step = |name: &str, run: &dyn Fn() -> Result<()>| {
+        println!("── {name}");
+        let start = Instant::now();
+        let result = run().with_context(|| name.to_owned());
+        println!("── {name}: {:.0} s", start.elapsed().as_secs_f64());
+        result
+    };
+    step("format", &|| cargo(&["fmt", "--all", "--check"]))?;
+    step("tidy", &|| tidy::tidy(workspace))?;
+    step("lints", &|| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("documentation", &|| call(workspace.cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
+    step("notebooks", &|| notebook::check(workspace, vec![]))?;
+    step("build tests", &|| cargo(&["test", "--no-run"]))?;
+    step("tests", &|| test(workspace, None))
+}
+
+/// Runs the benchmarks, in the profile of the tests: what counts is optimised there, and compiled already.
+///
+/// # Errors
+/// When one does not compile or fails.
+pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
+    call(workspace.cargo(&["bench", "--profile=dev", "--benches"]).args(args))
+}

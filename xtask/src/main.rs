@@ -1,0 +1,105 @@
+//! `cargo xtask`: everything about this workspace that is not `cargo build`.
+//!
+//! Imports none of the crates that it builds, so that it is there in seconds. Everything goes through `cargo` in the
+//! workspace's own target folder, with flags and features chosen so that candle and polars are compiled once, for tests
+//! and notebooks alike.
+#![expect(clippy::print_stdout, reason = "talks to the person at the terminal")]
+
+mod checks;
+mod lab;
+mod markdown;
+mod notebook;
+mod tidy;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// Sets up, runs and checks Topolab.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up notebooks: build what they need, run the quickstart, and open JupyterLab where there is Python
+    ///
+    /// Nothing needs to be installed beforehand but Rust. The first time takes about half an hour on two cores, later
+    /// times about a minute. JupyterLab goes into a private folder, `notebooks/.jupyter`, and is optional.
+    Lab {
+        /// Do not open JupyterLab, only say how to
+        #[arg(long)]
+        no_open: bool,
+    },
+    /// Run or check notebooks, without Jupyter
+    #[command(subcommand)]
+    Notebook(Notebook),
+    /// Build and run all tests
+    Test {
+        /// Run only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// All checks: format, tidy, lints, documentation, notebooks, tests; stops at the first that fails
+    Ci,
+    /// Check the walls between rooms, and the files themselves
+    Tidy,
+    /// Run the benchmarks
+    Bench {
+        /// Handed to `cargo bench`, such as `-- pool`; with `-p`, cargo would build the dependencies anew with other features
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Notebook {
+    /// Execute a notebook from top to bottom and write it with its outputs
+    ///
+    /// Stops at the first cell that fails (exit code 1); Ctrl-C stops the cell that runs, and what is done is saved (130).
+    Run {
+        /// The notebook
+        notebook: PathBuf,
+        /// Give a parameter another value; the first code cell tagged `parameters` names them and holds the defaults
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        set: Vec<String>,
+        /// Where to write the executed notebook [default: `NAME.out.ipynb` beside it]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Compile the cells of notebooks without running them
+    Check {
+        /// The notebooks [default: all in `notebooks/`]
+        notebooks: Vec<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match dispatch(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Lab { no_open } => lab::lab(&workspace, no_open),
+        Command::Notebook(Notebook::Run { notebook, set, output }) => notebook::run(&workspace, &notebook, &set, output.as_deref()),
+        Command::Notebook(Notebook::Check { notebooks }) => notebook::check(&workspace, notebooks),
+        Command::Test { filter } => checks::test(&workspace, filter.as_deref()),
+        Command::Ci => checks::ci(&workspace),
+        Command::Tidy => tidy::tidy(&workspace),
+        Command::Bench { args } => checks::bench(&workspace, &args),
+    }
+}

@@ -1,0 +1,81 @@
+//! Where things are, and how cargo is called.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// The workspace as cargo sees it.
+pub(crate) struct Workspace {
+    /// Its folder.
+    pub(crate) root: PathBuf,
+    /// The target folder, wherever the user has put it.
+    target: PathBuf,
+    /// The packages of the workspace, as `cargo metadata` describes them.
+    pub(crate) packages: Vec<Value>,
+}
+
+impl Workspace {
+    pub(crate) fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace").to_owned();
+        let mut cargo = cargo(&root);
+        let output =
+            cargo.args(["metadata", "--format-version=1", "--no-deps"]).stderr(Stdio::inherit()).output().context("start cargo")?;
+        ensure!(output.status.success(), "cargo metadata failed");
+        let metadata: Value = serde_json::from_slice(&output.stdout).context("read cargo's metadata")?;
+        let target = metadata["target_directory"].as_str().context("cargo's metadata has no target_directory")?;
+        let packages = metadata["packages"].as_array().context("cargo's metadata has no packages")?;
+        Ok(Self { root, target: target.into(), packages: packages.clone() })
+    }
+
+    /// `cargo` with these arguments, in the workspace.
+    pub(crate) fn cargo(&self, args: &[&str]) -> Command {
+        let mut cargo = cargo(&self.root);
+        cargo.args(args);
+        cargo
+    }
+
+    /// Builds `notebook-runner` where that is needed, and says where it is.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn runner(&self) -> Result<PathBuf> {
+        call(&mut self.cargo(&["build", "--package=notebook-runner"]))?;
+        let program = self.target.join(host()?).join("debug/notebook-runner");
+        ensure!(program.is_file(), "{}: not there after it was built", program.display());
+        Ok(program)
+    }
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Flags from outside would compile candle and polars once more, and then once more for notebooks.
+    cargo.current_dir(root).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo
+}
+
+/// The host's triple: with `target = "host-tuple"`, cargo puts things below it.
+fn host() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("start rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
+    Ok(host.to_owned())
+}
+
+/// Runs a command to its end; it talks to the terminal itself.
+///
+/// # Errors
+/// When it does not start, or fails.
+pub(crate) fn call(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("start {}", shown(command)))?;
+    if status.success() {
+        return Ok(());
+    }
+    bail!("{} failed ({status})", shown(command))
+}
+
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    command.get_args().fold(program, |text, arg| format!("{text} {}", arg.to_string_lossy()))
+}
