@@ -78,8 +78,8 @@ impl fmt::Debug for Error {
     }
 }
 
-/// An error and its causes, a line each. It is how our errors show themselves where only `Debug` is asked for: by `?` in a notebook
-/// cell, by `unwrap` in a test, by `main`.
+/// An error and its causes, a line each. It is how our errors show themselves where `Debug` is asked for: by `unwrap` in a test, by
+/// `main`. (`?` in a notebook cell asks for `Display`, which is the first line.)
 ///
 /// # Errors
 /// When the formatter has no room.

@@ -122,15 +122,6 @@ impl Params {
         let own = self.entries[start..].iter().take_while(|(parameter, _)| parameter.node == node).count();
         &self.entries[start..start + own]
     }
-
-    /// An independent copy, on the same device.
-    ///
-    /// # Errors
-    /// When the device has no room.
-    pub fn duplicate(&self) -> Result<Self> {
-        let copy = |(parameter, var): &(Parameter, Var)| Ok((parameter.clone(), Var::from_tensor(&var.as_tensor().copy()?)?));
-        Ok(Self { entries: self.entries.iter().map(copy).collect::<Result<_>>()?, starts: self.starts.clone() })
-    }
 }
 
 /// Writes a file aside and renames it, so that its name never stands for half of it.
