@@ -28,6 +28,7 @@ pub mod kernels;
 pub mod metrics;
 pub mod models;
 pub mod params;
+pub mod rewrite;
 pub mod show;
 pub mod stats;
 pub mod sweep;

@@ -62,7 +62,8 @@ impl Params {
         Self::collect(graph, |parameter| tensors[&parameter.name].to_dtype(DType::F32))
     }
 
-    fn collect(graph: &Graph, value: impl Fn(&Parameter) -> candle::Result<Tensor>) -> Result<Self> {
+    /// The parameters of `graph`, each a copy of its `value`.
+    pub(crate) fn collect(graph: &Graph, mut value: impl FnMut(&Parameter) -> candle::Result<Tensor>) -> Result<Self> {
         let mut starts = BTreeMap::new();
         let mut entries = Vec::new();
         for parameter in graph.parameters() {

@@ -8,6 +8,7 @@
 )]
 
 mod golden; // files that reference programs wrote, and real data where it is
+mod nets; // networks that several tests look at
 
 mod downloading; // data sets by name: interrupted, resumed, checked
 mod reading; // public files become samples, or an error that says what is wrong with them
@@ -25,6 +26,7 @@ mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences
 mod matching_pytorch; // kernels against PyTorch's numbers
+mod rewriting; // batch norm folded, dead channels removed: the same value
 mod running; // logits against the original's, modes, traces, checkpoints
 mod training; // it learns, repeats, and says when it cannot go on; sweeps that resume
 mod training_on_stores; // the whole chain on real pictures: files, store, loader, network, accuracy
