@@ -34,6 +34,7 @@ pub mod stats;
 pub mod sweep;
 pub mod table;
 pub mod train;
+pub mod weights;
 
 mod error;
 mod model;

@@ -37,7 +37,7 @@ impl Model {
         Ok(Self { graph, params, device: device.clone(), made_by: home() })
     }
 
-    /// Weights from a safetensors file; see [`Params::load`].
+    /// Weights from a file; see [`Params::load`].
     ///
     /// # Errors
     /// When the file cannot be read or does not fit the graph.

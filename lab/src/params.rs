@@ -7,6 +7,7 @@ use candle::{DType, Device, Tensor, Var};
 use datasets::Seed;
 
 use crate::graph::{Graph, NodeId, Parameter, Role};
+use crate::weights::{self, Names};
 use crate::{Error, Result};
 
 /// The parameters of one graph, on one device.
@@ -40,26 +41,15 @@ impl Params {
         Self::collect(graph, draw)
     }
 
-    /// The parameters of `graph` out of a safetensors file. Shapes and names must agree; entries the graph does not know
-    /// are ignored, as torchvision's `num_batches_tracked` are.
+    /// The parameters of `graph` out of a file: safetensors, or a state dict that PyTorch saved (`.pth`, `.pt`), also one under
+    /// `state_dict` or `model` beside other things, its names with or without `module.` in front. For other names see
+    /// [`weights::load`].
     ///
     /// # Errors
-    /// When the file cannot be read, or lacks a parameter or has it in another shape: the message names it.
+    /// When the file cannot be read, or names or shapes differ from the graph's: the message tells all that do. PyTorch's
+    /// `num_batches_tracked` may be there.
     pub fn load(graph: &Graph, path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| Error::io(path, "read the weights", source))?;
-        let tensors = candle::safetensors::load_buffer(&bytes, device)?;
-        let what = |name: &str| format!("{}: {name}", path.display());
-        for parameter in graph.parameters() {
-            match tensors.get(&parameter.name) {
-                None => return Err(Error::mismatch(what(&parameter.name), format!("a tensor {:?}", parameter.shape), "no such name")),
-                Some(found) if found.dims() != parameter.shape => {
-                    return Err(Error::mismatch(what(&parameter.name), format!("{:?}", parameter.shape), format!("{:?}", found.dims())));
-                }
-                Some(_) => {}
-            }
-        }
-        Self::collect(graph, |parameter| tensors[&parameter.name].to_dtype(DType::F32))
+        weights::load(graph, path, &Names::default(), device)
     }
 
     /// The parameters of `graph`, each a copy of its `value`.

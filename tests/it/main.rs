@@ -30,6 +30,7 @@ mod rewriting; // batch norm folded, dead channels removed: the same value
 mod running; // logits against the original's, modes, traces, checkpoints
 mod training; // it learns, repeats, and says when it cannot go on; sweeps that resume
 mod training_on_stores; // the whole chain on real pictures: files, store, loader, network, accuracy
+mod weighing; // weights from the files of PyTorch and safetensors
 
 mod drawing; // a figure holds the numbers of its table
 mod notebooks; // cells share one candle; parameters; a failing cell
