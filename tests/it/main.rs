@@ -26,6 +26,7 @@ mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences
 mod matching_pytorch; // kernels against PyTorch's numbers
+mod remembering; // memory by liveness, and the batches that fit
 mod rewriting; // batch norm folded, dead channels removed: the same value
 mod running; // logits against the original's, modes, traces, checkpoints
 mod training; // it learns, repeats, and says when it cannot go on; sweeps that resume
