@@ -42,7 +42,7 @@ fn check_error<T: std::fmt::Debug>(result: lab::Result<T>, want: Expect) {
 
 /// Every element that is opened is closed, in order, and no number is missing.
 #[track_caller]
-fn well_formed(svg: &str) {
+pub(crate) fn well_formed(svg: &str) {
     let mut open = Vec::new();
     for part in svg.split('<').skip(1) {
         let (tag, text) = part.split_once('>').expect("a tag ends");

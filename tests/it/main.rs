@@ -35,4 +35,5 @@ mod weighing; // weights from the files of PyTorch and safetensors
 
 mod drawing; // a figure holds the numbers of its table
 mod notebooks; // cells share one candle; parameters; a failing cell
+mod sketching; // pictures of networks: nothing lies on anything else
 mod tabulating; // rows become tables, tables become other tables and files

@@ -8,7 +8,7 @@ mod bars;
 mod heat;
 mod pictures;
 mod points;
-mod style;
+pub(crate) mod style;
 
 use std::fmt;
 use std::path::Path;

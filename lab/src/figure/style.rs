@@ -109,7 +109,7 @@ pub(super) fn human(column: &str) -> String {
 }
 
 /// About how many pixels wide a text is in a sans-serif font of `size` pixels: on the safe side for words and numbers.
-pub(super) fn text_width(text: &str, size: f64) -> f64 {
+pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
         'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | '|' | '\'' | ' ' => 0.36,
         'm' | 'w' | 'M' | 'W' | '…' | '—' => 0.95,
@@ -120,7 +120,7 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
 }
 
 /// A text cut to `room` pixels, with an ellipsis where something is missing.
-pub(super) fn cut(text: &str, size: f64, room: f64) -> String {
+pub(crate) fn cut(text: &str, size: f64, room: f64) -> String {
     if text_width(text, size) <= room {
         return text.to_owned();
     }
@@ -135,7 +135,7 @@ pub(super) fn cut(text: &str, size: f64, room: f64) -> String {
 }
 
 /// The outer element: `size` pixels on the page, white, with a coordinate system of `units` for the content.
-pub(super) fn document(size: (u32, u32), units: (u32, u32), content: &str) -> String {
+pub(crate) fn document(size: (u32, u32), units: (u32, u32), content: &str) -> String {
     format!(
         "<svg width=\"{}\" height=\"{}\" viewBox=\"0 0 {} {}\" xmlns=\"http://www.w3.org/2000/svg\">\n\
          <rect width=\"{2}\" height=\"{3}\" fill=\"#fff\"/>\n{content}</svg>\n",

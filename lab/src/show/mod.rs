@@ -11,7 +11,9 @@ mod progress;
 
 use std::io::Write;
 
+use crate::draw;
 use crate::figure::Figure;
+use crate::graph::Graph;
 use crate::metrics::profile::Profile;
 use crate::table::Table;
 
@@ -39,6 +41,14 @@ impl Figure {
     /// Shows the figure as what a notebook cell ends with.
     pub fn evcxr_display(&self) {
         svg(&self.svg(), &self.to_string());
+    }
+}
+
+impl Graph {
+    /// Shows the network as a picture, as what a notebook cell ends with.
+    pub fn evcxr_display(&self) {
+        let plain = format!("{}: {} nodes, input {:?}, output {:?}", self.name, self.nodes.len(), self.input_shape(), self.output_shape());
+        svg(&draw::network(self).svg(), &plain);
     }
 }
 

@@ -1,8 +1,9 @@
-//! Pictures of a graph.
+//! The wiring of dense cells, unit by unit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::shade;
 use crate::graph::{Graph, NodeId};
 use crate::metrics::{nn_mass, profile};
 use crate::show::number::count;
@@ -103,13 +104,6 @@ fn links_into(graph: &Graph, column: &BTreeMap<NodeId, usize>, to: usize, layer:
     let read = graph.node(layer).inputs.iter().flat_map(|&input| graph.origins(input));
     let from = |(origin, unit)| column.get(&origin).map(|&from| Link { from, unit, to });
     read.filter_map(from).filter(|link| link.from + 1 < to).collect()
-}
-
-/// From amber (a short link) to violet (the longest).
-fn shade(part: f64) -> String {
-    let (near, far) = ([230.0, 159.0, 0.0], [106.0, 27.0, 154.0]);
-    let [r, g, b] = std::array::from_fn(|k| (near[k] + (far[k] - near[k]) * part) as u8);
-    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 fn put(body: &mut String, element: std::fmt::Arguments<'_>) {
