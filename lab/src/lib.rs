@@ -27,6 +27,7 @@ pub mod graph;
 pub mod kernels;
 pub mod metrics;
 pub mod models;
+pub mod onnx;
 pub mod params;
 pub mod rewrite;
 pub mod show;

@@ -25,6 +25,7 @@ mod storing; // a store gives back what was put in, or an error, whatever its by
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences
+mod exporting; // ONNX files: accepted by the checker, and the same logits in onnxruntime
 mod matching_pytorch; // kernels against PyTorch's numbers
 mod remembering; // memory by liveness, and the batches that fit
 mod rewriting; // batch norm folded, dead channels removed: the same value

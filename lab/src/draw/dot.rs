@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::tiles::{self, Tile};
 use crate::graph::Graph;
 
-/// The graph as a Graphviz `digraph`: the boxes of [`network`](super::network), one a line, then the edges.
+/// The graph as a Graphviz `digraph`: the boxes of [`network`](fn@super::network), one a line, then the edges.
 pub fn dot(graph: &Graph) -> String {
     let drawn = tiles::gather(graph);
     let mut text = format!("digraph {} {{\n", quoted(&graph.name));

@@ -14,6 +14,7 @@ use std::io::Write;
 use crate::draw;
 use crate::figure::Figure;
 use crate::graph::Graph;
+use crate::metrics::memory::Memory;
 use crate::metrics::profile::Profile;
 use crate::table::Table;
 
@@ -56,10 +57,24 @@ impl Profile {
     /// Shows the cost node by node, and the sums, as what a notebook cell ends with.
     pub fn evcxr_display(&self) {
         let sums = format!("{} parameters, {} multiply-adds a sample", number::count(self.params as i64), number::count(self.macs as i64));
-        match Table::from_rows(&self.rows) {
-            Ok(table) => html(&format!("{}<p>{sums}</p>", table.html()), &format!("{table}\n{sums}")),
-            Err(_) => html(&format!("<p>{sums}</p>"), &sums),
-        }
+        rows(&self.rows, &sums);
+    }
+}
+
+impl Memory {
+    /// Shows the memory node by node, and the peaks, as what a notebook cell ends with.
+    pub fn evcxr_display(&self) {
+        let [inference, training, parameters] = [self.inference, self.training, self.parameters].map(|bytes| number::count(bytes as i64));
+        let sums = format!("bytes: {inference} a sample in inference, {training} in training, {parameters} for parameters");
+        rows(&self.rows, &sums);
+    }
+}
+
+/// A table with a line below it.
+fn rows<R: serde::Serialize>(rows: &[R], sums: &str) {
+    match Table::from_rows(rows) {
+        Ok(table) => html(&format!("{}<p>{sums}</p>", table.html()), &format!("{table}\n{sums}")),
+        Err(_) => html(&format!("<p>{sums}</p>"), sums),
     }
 }
 
