@@ -1,7 +1,6 @@
 //! A graph in the language of Graphviz, for whoever wants to lay it out otherwise: `dot -Tpdf net.dot -o net.pdf`.
 
-use std::fmt::Write;
-
+use super::put;
 use super::tiles::{self, Tile};
 use crate::graph::Graph;
 
@@ -10,13 +9,12 @@ pub fn dot(graph: &Graph) -> String {
     let drawn = tiles::gather(graph);
     let mut text = format!("digraph {} {{\n", quoted(&graph.name));
     text.push_str("  node [shape=box style=\"rounded,filled\" fillcolor=white fontname=Helvetica fontsize=11]\n");
-    let mut put = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("a string takes everything");
     for (at, Tile { kind, title, name, shape }) in drawn.tiles.iter().enumerate() {
         let label = quoted(&format!("{title}\n{name}  {shape}"));
-        put(format_args!("  n{at} [label={label} color=\"{}\"]\n", kind.colour()));
+        put(&mut text, format_args!("  n{at} [label={label} color=\"{}\"]\n", kind.colour()));
     }
     for (from, to) in &drawn.edges {
-        put(format_args!("  n{from} -> n{to}\n"));
+        put(&mut text, format_args!("  n{from} -> n{to}\n"));
     }
     text.push_str("}\n");
     text

@@ -1,11 +1,10 @@
 //! A whole network from top to bottom: boxes, edges, and skips that can be followed.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use super::layout::{self, Layout, RANK_GAP};
-use super::shade;
 use super::tiles::{self, Kind, Tile, Tiles};
+use super::{put, shade};
 use crate::Figure;
 use crate::figure::style::{cut, document, text_width};
 use crate::graph::Graph;
@@ -35,15 +34,20 @@ pub fn network(graph: &Graph) -> Figure {
     let frames = frames(&drawn, &layout, &sizes);
 
     let mut body = String::new();
-    let mut put = |element: std::fmt::Arguments<'_>| body.write_fmt(element).expect("a string takes everything");
     for (scope, [left, top, right, bottom]) in &frames {
-        put(format_args!(
-            r##"<rect x="{left:.1}" y="{top:.1}" width="{:.1}" height="{:.1}" rx="8" fill="#f4f5f7" stroke="#dfe2e6"/>"##,
-            right - left,
-            bottom - top
-        ));
+        put(
+            &mut body,
+            format_args!(
+                r##"<rect x="{left:.1}" y="{top:.1}" width="{:.1}" height="{:.1}" rx="8" fill="#f4f5f7" stroke="#dfe2e6"/>"##,
+                right - left,
+                bottom - top
+            ),
+        );
         let scope = escape(scope);
-        put(format_args!(r##"<text x="{:.1}" y="{:.1}" font-size="{NOTE}" fill="#889">{scope}</text>"##, left + 6.0, top + 10.0));
+        put(
+            &mut body,
+            format_args!(r##"<text x="{:.1}" y="{:.1}" font-size="{NOTE}" fill="#889">{scope}</text>"##, left + 6.0, top + 10.0),
+        );
     }
     let passes = |&(from, to): &(usize, usize)| layout.ranks[to] - layout.ranks[from] - 1;
     let longest = drawn.edges.iter().map(passes).max().unwrap_or(0);
@@ -58,18 +62,24 @@ pub fn network(graph: &Graph) -> Figure {
         };
         let title = escape(&format!("{} to {}", drawn.tiles[from].name, drawn.tiles[to].name));
         let path = path(&layout, &sizes, edge, from, to);
-        put(format_args!(
-            r##"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" marker-end="url(#tip)"><title>{title}</title></path>"##
-        ));
+        put(
+            &mut body,
+            format_args!(
+                r##"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" marker-end="url(#tip)"><title>{title}</title></path>"##
+            ),
+        );
     }
     for (at, drawn) in drawn.tiles.iter().enumerate() {
-        put(format_args!("{}", a_box(drawn, &names[at], layout.centres[at], sizes[at].0)));
+        put(&mut body, format_args!("{}", a_box(drawn, &names[at], layout.centres[at], sizes[at].0)));
     }
     let (x, y) = layout.centres[drawn.output];
-    put(format_args!(
-        r##"<text x="{x:.1}" y="{:.1}" text-anchor="middle" font-size="{NOTE}" fill="#889">output</text>"##,
-        y + HEIGHT / 2.0 + 13.0
-    ));
+    put(
+        &mut body,
+        format_args!(
+            r##"<text x="{x:.1}" y="{:.1}" text-anchor="middle" font-size="{NOTE}" fill="#889">output</text>"##,
+            y + HEIGHT / 2.0 + 13.0
+        ),
+    );
 
     let profile = profile::of(graph);
     let summary = format!("{} parameters · {} multiply-adds a sample", count(profile.params as i64), count(profile.macs as i64));
@@ -140,7 +150,7 @@ fn path(layout: &Layout, sizes: &[(f64, f64)], edge: usize, from: usize, to: usi
     let mut here = start;
     let mut curve = |path: &mut String, to: (f64, f64)| {
         let middle = (here.1 + to.1) / 2.0;
-        write!(path, " C{:.1},{middle:.1} {:.1},{middle:.1} {:.1},{:.1}", here.0, to.0, to.0, to.1).expect("a string takes everything");
+        put(path, format_args!(" C{:.1},{middle:.1} {:.1},{middle:.1} {:.1},{:.1}", here.0, to.0, to.0, to.1));
         here = to;
     };
     for &(x, top, bottom) in ways {
@@ -180,18 +190,19 @@ fn legend(drawn: &Tiles, longest: usize) -> (String, f64) {
     let kinds: BTreeSet<Kind> = drawn.tiles.iter().map(|drawn| drawn.kind).collect();
     let mut legend = String::new();
     let mut x = 0.0;
-    let mut put = |symbol: String, label: &str, symbol_width: f64| {
+    let mut entry = |symbol: String, label: &str, symbol_width: f64| {
         let text = x + symbol_width + 5.0;
-        write!(
-            legend,
-            r##"<g transform="translate({x:.1}, 0)">{symbol}</g><text x="{text:.1}" y="9" font-size="10" fill="#667">{label}</text>"##
-        )
-        .expect("a string takes everything");
+        put(&mut legend, format_args!(r##"<g transform="translate({x:.1}, 0)">{symbol}</g>"##));
+        put(&mut legend, format_args!(r##"<text x="{text:.1}" y="9" font-size="10" fill="#667">{label}</text>"##));
         x = text + text_width(label, 10.0) + 12.0;
     };
     for kind in kinds {
         let colour = kind.colour();
-        put(format!(r#"<rect width="10" height="10" rx="2" fill="{colour}" fill-opacity="0.13" stroke="{colour}"/>"#), kind.label(), 10.0);
+        entry(
+            format!(r#"<rect width="10" height="10" rx="2" fill="{colour}" fill-opacity="0.13" stroke="{colour}"/>"#),
+            kind.label(),
+            10.0,
+        );
     }
     if longest > 0 {
         let step = |k: usize| {
@@ -199,7 +210,7 @@ fn legend(drawn: &Tiles, longest: usize) -> (String, f64) {
             format!(r#"<line x1="{}" y1="5" x2="{}" y2="5" stroke="{colour}" stroke-width="2"/>"#, 7 * k, 7 * k + 7)
         };
         let over = if longest == 1 { "one rank".to_owned() } else { format!("1 to {longest} ranks") };
-        put((0..4).map(step).collect(), &format!("skip over {over}"), 28.0);
+        entry((0..4).map(step).collect(), &format!("skip over {over}"), 28.0);
     }
     (legend, x)
 }

@@ -1,9 +1,8 @@
 //! The wiring of dense cells, unit by unit.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-use super::shade;
+use super::{put, shade};
 use crate::graph::{Graph, NodeId};
 use crate::metrics::{nn_mass, profile};
 use crate::show::number::count;
@@ -104,8 +103,4 @@ fn links_into(graph: &Graph, column: &BTreeMap<NodeId, usize>, to: usize, layer:
     let read = graph.node(layer).inputs.iter().flat_map(|&input| graph.origins(input));
     let from = |(origin, unit)| column.get(&origin).map(|&from| Link { from, unit, to });
     read.filter_map(from).filter(|link| link.from + 1 < to).collect()
-}
-
-fn put(body: &mut String, element: std::fmt::Arguments<'_>) {
-    body.write_fmt(element).expect("a string takes everything");
 }

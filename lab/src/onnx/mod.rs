@@ -157,7 +157,7 @@ impl<'g> Writer<'g> {
             Activation::Sigmoid => self.put("Sigmoid", name, &[xs], value, vec![]),
             Activation::Tanh => self.put("Tanh", name, &[xs], value, vec![]),
             Activation::Swish => {
-                let gate = self.then("Sigmoid", &format!("{name}/gate"), &[xs.clone()], vec![]);
+                let gate = self.then("Sigmoid", &format!("{name}/gate"), std::slice::from_ref(&xs), vec![]);
                 self.put("Mul", name, &[xs, gate], value, vec![]);
             }
             Activation::HardSwish => self.put("HardSwish", name, &[xs], value, vec![]),

@@ -40,6 +40,7 @@ pub struct Removed {
 ///
 /// # Errors
 /// When the device has no room.
+#[expect(clippy::missing_panics_doc, reason = "the output is needed")]
 pub fn prune(graph: &Graph, params: &Params) -> Result<Pruned> {
     let constants = constants::of(graph, params)?;
     let kept = needed(graph, &flows(graph, params, &constants)?);
