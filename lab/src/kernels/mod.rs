@@ -12,19 +12,23 @@
 //! Reading order: [`activate`] is the smallest whole example; [`conv2d`] the largest.
 
 mod activation;
+mod buffers;
 mod channels;
 pub mod composed;
 mod conv;
 mod conv_depthwise;
-mod conv_gemm;
+mod conv_gather;
+mod conv_winograd;
 mod dropout;
 mod linear;
 mod loss;
 mod norm;
 mod optim;
+mod panels;
 mod pixels;
 mod pool;
 mod real;
+mod simd;
 
 pub use activation::{Activation, activate};
 pub use channels::{concat, pick};

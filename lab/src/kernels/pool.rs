@@ -1,10 +1,11 @@
 //! Pooling: the largest or the mean number of each window, any kernel, stride and padding.
 
+use std::ops::Range;
+
 use candle::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 
 use super::composed;
 use super::conv::{Conv, Geometry};
-use super::conv_gemm::each_run;
 use super::real::{Real, each_part, for_real, numbers, per_task, sum_by};
 
 /// How windows are laid over a picture; pairs are (vertical, horizontal).
@@ -155,6 +156,36 @@ pub fn adaptive_avg_pool2d(xs: &Tensor, (rows, cols): (usize, usize)) -> Result<
     let ys = ys.reshape((n * c, h, cols))?.transpose(1, 2)?.contiguous()?.reshape((n * c * cols, h))?;
     let ys = ys.matmul(&matrix(h, rows)?.t()?)?.reshape((n, c, cols, rows))?;
     ys.transpose(2, 3)?.contiguous()
+}
+
+/// The output positions `0..out` at which tap `tap` falls inside `0..size`.
+fn inside(tap: usize, out: usize, size: usize, stride: usize, padding: usize, dilation: usize) -> Range<usize> {
+    let shift = tap * dilation;
+    let first = padding.saturating_sub(shift).div_ceil(stride).min(out);
+    let end = (size + padding).saturating_sub(shift).div_ceil(stride).min(out);
+    first..end.max(first)
+}
+
+/// Calls `f(tap, row, cols, at)` for every tap and every output row of `rows` (counted from their first): the output columns whose
+/// tap falls inside plane `channel`, and where in the input the first of them falls. Taps in the padding are left out.
+#[inline(always)]
+fn each_run(g: &Geometry, channel: usize, rows: &Range<usize>, mut f: impl FnMut(usize, usize, Range<usize>, usize)) {
+    let Conv { stride, padding, dilation, .. } = g.conv;
+    for ki in 0..g.kh {
+        let valid = inside(ki, g.oh, g.h, stride.0, padding.0, dilation.0);
+        let valid = valid.start.max(rows.start)..valid.end.min(rows.end);
+        for kj in 0..g.kw {
+            let cols = inside(kj, g.ow, g.w, stride.1, padding.1, dilation.1);
+            if cols.is_empty() {
+                continue;
+            }
+            let left = cols.start * stride.1 + kj * dilation.1 - padding.1;
+            for oy in valid.clone() {
+                let iy = oy * stride.0 + ki * dilation.0 - padding.0;
+                f(ki * g.kw + kj, oy - rows.start, cols.clone(), (channel * g.h + iy) * g.w + left);
+            }
+        }
+    }
 }
 
 /// For each plane of `out` (of `size` numbers), `f(number of the plane, plane, scratch)`; `steps` elementary steps a plane.
