@@ -114,7 +114,8 @@ impl Grid {
             let xs = &xs[((sample * channels + channel) * h + y as usize) * w..][..w];
             // Columns whose tap falls inside: 0 ≤ col · step + right < w.
             let step = self.step.1 as isize;
-            let inside = |limit: isize| ((limit - tap.right + step - 1).div_euclid(step)).clamp(cols.start as isize, cols.end as isize) as usize;
+            let inside =
+                |limit: isize| ((limit - tap.right + step - 1).div_euclid(step)).clamp(cols.start as isize, cols.end as isize) as usize;
             let (start, end) = (inside(0), inside(w as isize));
             let (before, rest) = line.split_at_mut(start - cols.start);
             let (middle, after) = rest.split_at_mut(end - start);
@@ -217,7 +218,14 @@ impl<T: Real> Kernel<T> for Turn<'_, T> {
 }
 
 /// Runs one direction: `(made channels, depth)` weights, given by `weight(group, made, seen, tap)`, times gathered columns.
-fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: impl Fn(usize, usize, usize, usize) -> T + Sync, bias: Option<&[T]>, ys: &mut [T]) {
+fn run<T: Real>(
+    grid: &Grid,
+    groups: usize,
+    xs: &[T],
+    weight: impl Fn(usize, usize, usize, usize) -> T + Sync,
+    bias: Option<&[T]>,
+    ys: &mut [T],
+) {
     let (simd, depth, made) = (shape::<T>(), grid.depth(), grid.made.1);
     let cols = 2 * simd.lanes;
     let padded = made.next_multiple_of(simd.rows);
@@ -250,7 +258,8 @@ fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: impl Fn(usize, usi
             for nth in 0..made {
                 let channel = group * made + nth;
                 let bias = bias.map_or(T::zero(), |bias| bias[channel]);
-                let start = ((sample * channels + channel) * h + grid.first.0 + row * grid.apart.0) * w + grid.first.1 + cols.start * grid.apart.1;
+                let start =
+                    ((sample * channels + channel) * h + grid.first.0 + row * grid.apart.0) * w + grid.first.1 + cols.start * grid.apart.1;
                 // SAFETY: these pixels of this channel are inside the result, and only this task's positions make them.
                 let ys = unsafe { shared.slice(start, (cols.len() - 1) * grid.apart.1 + 1) };
                 let results = &results[nth * width + at..][..cols.len()];

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::buffers::{fresh, lend};
 use super::conv::Geometry;
-use super::panels::{Product};
+use super::panels::Product;
 use super::real::{Real, Shared};
 use super::simd::{Kernel, Lanes, dispatch, shape};
 
@@ -248,7 +248,8 @@ impl<T: Real> Kernel<T> for Weights<'_, T> {
                 // SAFETY: a kernel has nine numbers; the points of these channels belong to this task alone, and are inside.
                 unsafe {
                     let kernel = self.weight.as_ptr().add(c * 9);
-                    let (low, high, end) = (L::columns(kernel, &starts), L::columns(kernel.add(4), &starts), L::columns(kernel.add(5), &starts));
+                    let (low, high, end) =
+                        (L::columns(kernel, &starts), L::columns(kernel.add(4), &starts), L::columns(kernel.add(5), &starts));
                     let taps = [[low[0], low[1], low[2]], [low[3], high[0], high[1]], [high[2], high[3], end[3]]];
                     let at_points: [[L; IN]; IN] = both_ways!(weigh, taps, 3, IN);
                     for (point, value) in at_points.as_flattened().iter().enumerate() {
@@ -304,7 +305,8 @@ impl<T: Real> Kernel<T> for Inputs<'_, T> {
         let Self { g, layout, field, points, .. } = self;
         let (size, length) = (points.len() / POINTS, layout.block.len());
         // Tiles that are not there fill their places with the last one's numbers; nobody reads them.
-        let starts: Vec<usize> = (0..length.next_multiple_of(2 * L::N)).map(|nth| layout.start(layout.block.start + nth.min(length - 1))).collect();
+        let starts: Vec<usize> =
+            (0..length.next_multiple_of(2 * L::N)).map(|nth| layout.start(layout.block.start + nth.min(length - 1))).collect();
         field.fill(T::zero());
         assert!(points.len() == POINTS * g.c_group * starts.len() && field.len() >= layout.len());
         for c in 0..g.c_group {

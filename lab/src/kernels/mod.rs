@@ -11,6 +11,7 @@
 //!
 //! Reading order: [`activate`] is the smallest whole example; [`conv2d`] the largest.
 
+mod accumulate;
 mod activation;
 mod buffers;
 mod channels;
@@ -40,3 +41,13 @@ pub use norm::{Affine, Normed, batch_norm, batch_norm_running};
 pub use optim::{Adam, Decay, Sgd, adam_step, sgd_step};
 pub use pixels::normalize_u8;
 pub use pool::{Divisor, Pool, adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
+
+// What a training step calls that keeps its own books of values and gradients, instead of candle.
+pub(crate) use accumulate::{add_to, copy};
+pub(crate) use activation::activate_backward;
+pub(crate) use buffers::{Pool as BufferPool, recycle};
+pub(crate) use channels::{Source, pick_from, pick_from_backward};
+pub(crate) use conv::{conv2d_backward_data, conv2d_backward_filter};
+pub(crate) use linear::{linear_backward_data, linear_backward_weight};
+pub(crate) use norm::{Layer, Saved, bias_backward, fuses, layer_backward, layer_forward, layer_running};
+pub(crate) use pool::{avg_pool2d_backward, global_avg_pool_backward, max_pool2d_backward};

@@ -5,7 +5,6 @@
 //! Winograd transform) writes it like this at once, and nothing is copied again.
 #![expect(unsafe_code, reason = "pointers into packed panels")]
 
-
 use super::real::Real;
 use super::simd::{Kernel, Lanes};
 
@@ -87,7 +86,13 @@ unsafe fn put<L: Lanes, const ROWS: usize>(sums: &[[L; 2]; ROWS], dst: *mut L::T
 /// Only the first rows and columns of a tile.
 #[cold]
 #[inline(never)]
-unsafe fn put_part<L: Lanes, const ROWS: usize>(sums: &[[L; 2]; ROWS], (rows, width): (usize, usize), dst: *mut L::T, row: usize, add: bool) {
+unsafe fn put_part<L: Lanes, const ROWS: usize>(
+    sums: &[[L; 2]; ROWS],
+    (rows, width): (usize, usize),
+    dst: *mut L::T,
+    row: usize,
+    add: bool,
+) {
     for (at, sums) in sums.iter().enumerate().take(rows) {
         // SAFETY: vectors are plain numbers; the caller has these rows and columns of the tile.
         unsafe {

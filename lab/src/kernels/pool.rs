@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 
+use super::buffers::fresh;
 use super::composed;
 use super::conv::{Conv, Geometry};
 use super::real::{Real, each_part, for_real, numbers, per_task, sum_by};
@@ -128,6 +129,23 @@ pub fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
     xs.contiguous()?.apply_op1(PlaneMean)
 }
 
+/// The gradient of the input of [`max_pool2d`]; for whoever keeps the books himself.
+pub(crate) fn max_pool2d_backward(grad: &Tensor, xs: &Tensor, pool: &Pool) -> Result<Tensor> {
+    grad.apply_op2_no_bwd(xs, &MaxBackward(pool.geometry("max_pool2d", xs.dims())?))
+}
+
+/// The gradient of the input, of shape `xs`, of [`avg_pool2d`].
+pub(crate) fn avg_pool2d_backward(grad: &Tensor, xs: &[usize], pool: &Pool, divisor: Divisor) -> Result<Tensor> {
+    let geometry = pool.geometry("avg_pool2d", xs)?;
+    let factors = pool.factors(divisor, (geometry.h, geometry.w), (geometry.oh, geometry.ow));
+    grad.apply_op1_no_bwd(&MeanBackward(&Mean { geometry, factors }))
+}
+
+/// The gradient of the input, of shape `xs`, of [`global_avg_pool`].
+pub(crate) fn global_avg_pool_backward(grad: &Tensor, xs: &[usize]) -> Result<Tensor> {
+    grad.apply_op1_no_bwd(&PlaneMeanBackward { h: xs[2], w: xs[3] })
+}
+
 /// Means of `rows × cols` windows that cover the picture as evenly as may be: `(n, c, h, w)` to `(n, c, rows, cols)`.
 ///
 /// Window `i` of `rows` reaches from `⌊i·h / rows⌋` to `⌈(i+1)·h / rows⌉`, as in PyTorch.
@@ -217,8 +235,9 @@ impl CustomOp1 for Max {
         let g = &self.0;
         for_real!("max_pool2d", xs, T => {
             let xs = numbers::<T>("max_pool2d", xs, xl)?;
-            let mut ys = vec![-T::INFINITY; g.n * g.c * g.area_out()];
+            let mut ys = fresh(g.n * g.c * g.area_out());
             each_plane(&mut ys, g.area_out(), g.area_out() * g.taps(), || (), |plane, ys, ()| {
+                ys.fill(-T::INFINITY);
                 each_run(g, plane, &(0..g.oh), |_, row, cols, from| {
                     let ys = &mut ys[row * g.ow + cols.start..row * g.ow + cols.end];
                     for (y, &x) in ys.iter_mut().zip(xs[from..].iter().step_by(g.conv.stride.1)) {
@@ -253,10 +272,11 @@ impl CustomOp2 for MaxBackward {
         let g = &self.0;
         for_real!("max_pool2d", grad, T => {
             let (grad, xs) = (numbers::<T>("max_pool2d", grad, gl)?, numbers::<T>("max_pool2d", xs, xl)?);
-            let mut dxs = vec![0.0; g.n * g.c * g.area_in()];
+            let mut dxs = fresh(g.n * g.c * g.area_in());
             // Which pixel won each window, found again: cheaper than keeping it from the forward pass of every evaluation.
             let scratch = || (vec![0.0; g.area_out()], vec![0u32; g.area_out()]);
             each_plane(&mut dxs, g.area_in(), g.area_out() * g.taps(), scratch, |plane, dxs, (best, at)| {
+                dxs.fill(T::ZERO);
                 best.fill(-T::INFINITY);
                 at.fill(u32::MAX);
                 let xs = &xs[plane * g.area_in()..(plane + 1) * g.area_in()];
@@ -295,8 +315,9 @@ impl CustomOp1 for Mean {
         let g = &self.geometry;
         for_real!("avg_pool2d", xs, T => {
             let xs = numbers::<T>("avg_pool2d", xs, xl)?;
-            let mut ys = vec![0.0; g.n * g.c * g.area_out()];
+            let mut ys = fresh(g.n * g.c * g.area_out());
             each_plane(&mut ys, g.area_out(), g.area_out() * g.taps(), || (), |plane, ys, ()| {
+                ys.fill(T::ZERO);
                 each_run(g, plane, &(0..g.oh), |_, row, cols, from| {
                     let ys = &mut ys[row * g.ow + cols.start..row * g.ow + cols.end];
                     ys.iter_mut().zip(xs[from..].iter().step_by(g.conv.stride.1)).for_each(|(y, &x)| *y += x);
@@ -325,9 +346,10 @@ impl CustomOp1 for MeanBackward<'_> {
         let Mean { geometry: g, factors } = self.0;
         for_real!("avg_pool2d", grad, T => {
             let grad = numbers::<T>("avg_pool2d", grad, gl)?;
-            let mut dxs = vec![0.0; g.n * g.c * g.area_in()];
+            let mut dxs = fresh(g.n * g.c * g.area_in());
             let scratch = || vec![0.0; g.area_out()];
             each_plane(&mut dxs, g.area_in(), g.area_out() * g.taps(), scratch, |plane, dxs, shares| {
+                dxs.fill(T::ZERO);
                 let grad = &grad[plane * g.area_out()..(plane + 1) * g.area_out()];
                 for ((shares, grad), row) in shares.chunks_exact_mut(g.ow).zip(grad.chunks_exact(g.ow)).zip(&factors.0) {
                     for ((share, &grad), col) in shares.iter_mut().zip(grad).zip(&factors.1) {
@@ -366,8 +388,27 @@ impl CustomOp1 for PlaneMean {
     }
 
     fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (n, c, h, w) = xs.dims4()?;
-        let share = (grad / (h * w) as f64)?;
-        Ok(Some(share.reshape((n, c, 1, 1))?.broadcast_as((n, c, h, w))?))
+        Ok(Some(global_avg_pool_backward(&grad.contiguous()?, xs.dims())?))
+    }
+}
+
+struct PlaneMeanBackward {
+    h: usize,
+    w: usize,
+}
+
+impl CustomOp1 for PlaneMeanBackward {
+    fn name(&self) -> &'static str {
+        "global_avg_pool backward"
+    }
+
+    fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ((n, c), area) = (gl.shape().dims2()?, self.h * self.w);
+        for_real!("global_avg_pool", grad, T => {
+            let grad = numbers::<T>("global_avg_pool", grad, gl)?;
+            let mut dxs = fresh(n * c * area);
+            each_plane(&mut dxs, area, area, || (), |plane, dxs, ()| dxs.fill(grad[plane] / T::from_f64(area as f64)));
+            Ok((T::to_cpu_storage_owned(dxs), (n, c, self.h, self.w).into()))
+        })
     }
 }

@@ -127,7 +127,15 @@ pub(super) fn vectorised<T: Real, R>(f: impl FnOnce() -> R) -> R {
 /// Runs `$body` with `$t` as the float type that `$storage` holds; an error naming the operation for other types.
 macro_rules! for_real {
     ($op:expr, $storage:expr, $t:ident => $body:expr) => {
-        match candle::backend::BackendStorage::dtype($storage) {
+        $crate::kernels::real::for_dtype!(candle::backend::BackendStorage::dtype($storage), $op, $t => $body)
+    };
+}
+pub(super) use for_real;
+
+/// Runs `$body` with `$t` as the float type `$dtype`; an error naming the operation for other types.
+macro_rules! for_dtype {
+    ($dtype:expr, $op:expr, $t:ident => $body:expr) => {
+        match $dtype {
             candle::DType::F32 => {
                 type $t = f32;
                 $body
@@ -140,7 +148,7 @@ macro_rules! for_real {
         }
     };
 }
-pub(super) use for_real;
+pub(super) use for_dtype;
 
 /// The numbers of a contiguous operand.
 pub(super) fn numbers<'a, T: WithDType>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
@@ -151,6 +159,18 @@ pub(super) fn numbers<'a, T: WithDType>(op: &str, storage: &'a CpuStorage, layou
         bail!("{op}: wanted {}, found {}", T::DTYPE.as_str(), storage.dtype().as_str())
     }
     Ok(&T::cpu_storage_as_slice(storage)?[start..end])
+}
+
+/// The numbers of a contiguous operand, to be changed.
+pub(super) fn numbers_mut<'a, T: Real>(op: &str, storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [T]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("{op}: wanted a contiguous operand, found strides {:?} for shape {:?}", layout.stride(), layout.dims())
+    };
+    let found = storage.dtype();
+    match T::numbers_mut(storage) {
+        Some(numbers) => Ok(&mut numbers[start..end]),
+        None => bail!("{op}: wanted {}, found {}", T::DTYPE.as_str(), found.as_str()),
+    }
 }
 
 /// An error unless both tensors are of one type and on one device.

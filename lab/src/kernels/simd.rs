@@ -4,7 +4,6 @@
 //! computes may differ in the last bit between processors, never between runs on one.
 #![expect(unsafe_code, reason = "vector instructions, and pointers into packed panels")]
 
-
 use super::real::Real;
 
 /// A vector of [`N`](Self::N) numbers in a register.
@@ -181,58 +180,58 @@ mod x86 {
         };
     }
     lanes!(F32x16(__m512) of f32, 16: _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_fmadd_ps
-        #[inline(always)]
-        unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {
-            unsafe {
-                macro_rules! rows {
-                    ($i:expr) => {{
-                        let rows = _mm512_castps128_ps512(_mm_loadu_ps(at.add(*starts.get_unchecked($i))));
-                        let rows = _mm512_insertf32x4::<1>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 4))));
-                        let rows = _mm512_insertf32x4::<2>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 8))));
-                        _mm512_insertf32x4::<3>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 12))))
-                    }};
-                }
-                let [a, b, c, d] = turned512([rows!(0), rows!(1), rows!(2), rows!(3)]);
-                [Self(a), Self(b), Self(c), Self(d)]
+    #[inline(always)]
+    unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {
+        unsafe {
+            macro_rules! rows {
+                ($i:expr) => {{
+                    let rows = _mm512_castps128_ps512(_mm_loadu_ps(at.add(*starts.get_unchecked($i))));
+                    let rows = _mm512_insertf32x4::<1>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 4))));
+                    let rows = _mm512_insertf32x4::<2>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 8))));
+                    _mm512_insertf32x4::<3>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 12))))
+                }};
+            }
+            let [a, b, c, d] = turned512([rows!(0), rows!(1), rows!(2), rows!(3)]);
+            [Self(a), Self(b), Self(c), Self(d)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn put_columns(columns: [Self; 4], at: *mut f32, starts: &[usize]) {
+        unsafe {
+            let rows = turned512([columns[0].0, columns[1].0, columns[2].0, columns[3].0]);
+            for i in 0..4 {
+                _mm_storeu_ps(at.add(*starts.get_unchecked(i)), _mm512_castps512_ps128(rows[i]));
+                _mm_storeu_ps(at.add(*starts.get_unchecked(i + 4)), _mm512_extractf32x4_ps::<1>(rows[i]));
+                _mm_storeu_ps(at.add(*starts.get_unchecked(i + 8)), _mm512_extractf32x4_ps::<2>(rows[i]));
+                _mm_storeu_ps(at.add(*starts.get_unchecked(i + 12)), _mm512_extractf32x4_ps::<3>(rows[i]));
             }
         }
-        #[inline(always)]
-        unsafe fn put_columns(columns: [Self; 4], at: *mut f32, starts: &[usize]) {
-            unsafe {
-                let rows = turned512([columns[0].0, columns[1].0, columns[2].0, columns[3].0]);
-                for i in 0..4 {
-                    _mm_storeu_ps(at.add(*starts.get_unchecked(i)), _mm512_castps512_ps128(rows[i]));
-                    _mm_storeu_ps(at.add(*starts.get_unchecked(i + 4)), _mm512_extractf32x4_ps::<1>(rows[i]));
-                    _mm_storeu_ps(at.add(*starts.get_unchecked(i + 8)), _mm512_extractf32x4_ps::<2>(rows[i]));
-                    _mm_storeu_ps(at.add(*starts.get_unchecked(i + 12)), _mm512_extractf32x4_ps::<3>(rows[i]));
-                }
-            }
-        });
+    });
     lanes!(F64x8(__m512d) of f64, 8: _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd _mm512_fmadd_pd);
     lanes!(F32x8(__m256) of f32, 8: _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_fmadd_ps
-        #[inline(always)]
-        unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {
-            unsafe {
-                macro_rules! rows {
-                    ($i:expr) => {{
-                        let rows = _mm256_castps128_ps256(_mm_loadu_ps(at.add(*starts.get_unchecked($i))));
-                        _mm256_insertf128_ps::<1>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 4))))
-                    }};
-                }
-                let [a, b, c, d] = turned256([rows!(0), rows!(1), rows!(2), rows!(3)]);
-                [Self(a), Self(b), Self(c), Self(d)]
+    #[inline(always)]
+    unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {
+        unsafe {
+            macro_rules! rows {
+                ($i:expr) => {{
+                    let rows = _mm256_castps128_ps256(_mm_loadu_ps(at.add(*starts.get_unchecked($i))));
+                    _mm256_insertf128_ps::<1>(rows, _mm_loadu_ps(at.add(*starts.get_unchecked($i + 4))))
+                }};
+            }
+            let [a, b, c, d] = turned256([rows!(0), rows!(1), rows!(2), rows!(3)]);
+            [Self(a), Self(b), Self(c), Self(d)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn put_columns(columns: [Self; 4], at: *mut f32, starts: &[usize]) {
+        unsafe {
+            let rows = turned256([columns[0].0, columns[1].0, columns[2].0, columns[3].0]);
+            for i in 0..4 {
+                _mm_storeu_ps(at.add(*starts.get_unchecked(i)), _mm256_castps256_ps128(rows[i]));
+                _mm_storeu_ps(at.add(*starts.get_unchecked(i + 4)), _mm256_extractf128_ps::<1>(rows[i]));
             }
         }
-        #[inline(always)]
-        unsafe fn put_columns(columns: [Self; 4], at: *mut f32, starts: &[usize]) {
-            unsafe {
-                let rows = turned256([columns[0].0, columns[1].0, columns[2].0, columns[3].0]);
-                for i in 0..4 {
-                    _mm_storeu_ps(at.add(*starts.get_unchecked(i)), _mm256_castps256_ps128(rows[i]));
-                    _mm_storeu_ps(at.add(*starts.get_unchecked(i + 4)), _mm256_extractf128_ps::<1>(rows[i]));
-                }
-            }
-        });
+    });
     lanes!(F64x4(__m256d) of f64, 4: _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd _mm256_fmadd_pd);
 }
 
@@ -280,11 +279,19 @@ macro_rules! dispatcher {
                     // SAFETY: this function has the instructions.
                     unsafe { kernel.run::<x86::$narrow, 4>() }
                 }
-                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                {
                     // SAFETY: the processor was just asked.
                     return unsafe { wide(kernel) };
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("f16c") {
+                if is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("f16c")
+                {
                     // SAFETY: the processor was just asked.
                     return unsafe { narrow(kernel) };
                 }

@@ -1,6 +1,14 @@
 //! Runs a graph on tensors: one loop, one `match`. Changes nothing: what training learns besides gradients (the
 //! statistics of batch norm) is handed back.
 
+mod plan;
+mod tape;
+mod workspace;
+
+use plan::Plan;
+use tape::Tape;
+pub(crate) use workspace::Workspace;
+
 use candle::{D, Tensor, Var};
 
 use crate::graph::{Graph, NodeId, Op};
@@ -121,13 +129,7 @@ fn value(id: NodeId, values: &Values) -> &Tensor {
 type Values = Vec<Option<Tensor>>;
 
 fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'_>) -> Result<(Values, Vec<Statistics>)> {
-    if xs.dims().get(1..) != Some(graph.input_shape()) || xs.elem_count() == 0 {
-        return Err(Error::mismatch(
-            format!("{}: input", graph.name),
-            format!("(n, {:?}) with n at least 1", graph.input_shape()),
-            format!("{:?}", xs.dims()),
-        ));
-    }
+    check_input(graph, xs)?;
     let mut last_reader = vec![0; graph.nodes.len()];
     for (at, node) in graph.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|input| last_reader[input.0] = at);
@@ -182,6 +184,14 @@ fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'
         }
     }
     Ok((values, statistics))
+}
+
+fn check_input(graph: &Graph, xs: &Tensor) -> Result<()> {
+    if xs.dims().get(1..) == Some(graph.input_shape()) && xs.elem_count() > 0 {
+        return Ok(());
+    }
+    let wanted = format!("(n, {:?}) with n at least 1", graph.input_shape());
+    Err(Error::mismatch(format!("{}: input", graph.name), wanted, format!("{:?}", xs.dims())))
 }
 
 /// Class indices `(n)` of logits `(n, classes)`.
