@@ -24,7 +24,9 @@ mod storing; // a store gives back what was put in, or an error, whatever its by
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences
+mod families; // networks of papers: counts, names, logits and gradients of the reference programs
 mod matching_pytorch; // kernels against PyTorch's numbers
+mod operations; // gates, norms, resampling, dropout: gradients and laws
 mod running; // logits against the original's, modes, traces, checkpoints
 mod training; // it learns, repeats, and says when it cannot go on; sweeps that resume
 mod training_on_stores; // the whole chain on real pictures: files, store, loader, network, accuracy

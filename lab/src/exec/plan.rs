@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(super) trained: Vec<bool>,
     /// Per node: the node whose memory its value lies in.
     pub(super) home: Vec<NodeId>,
+    /// Per home: whether the memory is certainly nobody else's.
+    pub(super) owned: Vec<bool>,
 }
 
 impl Plan {
@@ -88,14 +90,22 @@ impl Plan {
             askers: vec![0; nodes],
             trained: vec![false; nodes],
             home: (0..nodes).map(NodeId).collect(),
+            owned: vec![true; nodes],
         };
+        // The input is the caller's.
+        plan.owned[0] = false;
         for parameter in graph.parameters() {
             plan.trained[parameter.node.0] |= parameter.role.trainable();
         }
         for step in &steps {
             let (node, out) = (graph.node(step.node), step.out.0);
-            if node.op == Op::Flatten {
-                plan.home[out] = plan.home[node.inputs[0].0];
+            match memory(&node.op) {
+                Memory::Own => {}
+                Memory::Input => plan.home[out] = plan.home[node.inputs[0].0],
+                Memory::Unknown => {
+                    plan.owned[out] = false;
+                    node.inputs.iter().for_each(|input| plan.owned[plan.home[input.0].0] = false);
+                }
             }
             for &input in node.inputs.iter().chain(&step.tail.skip) {
                 plan.readers[plan.home[input.0].0] += 1;
@@ -117,12 +127,30 @@ fn made(steps: &[Step], graph: &Graph, id: NodeId) -> bool {
     graph.node(id).op == Op::Input || steps.iter().any(|step| step.out == id)
 }
 
+/// Where the result of an operation lies.
+enum Memory {
+    Own,
+    /// In that of its input.
+    Input,
+    /// Perhaps in that of an input.
+    Unknown,
+}
+
+fn memory(op: &Op) -> Memory {
+    match op {
+        Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } | Op::Activate(_) | Op::MaxPool(_) | Op::AvgPool(_) => Memory::Own,
+        Op::GlobalAvgPool | Op::Concat | Op::Pick { .. } | Op::Add => Memory::Own,
+        Op::Flatten | Op::Reshape { .. } => Memory::Input,
+        _ => Memory::Unknown,
+    }
+}
+
 /// The values that the gradient of a step reads.
 pub(super) fn asked(graph: &Graph, step: &Step) -> Vec<NodeId> {
     let node = graph.node(step.node);
     match &node.op {
-        Op::Linear { .. } | Op::Conv(_) | Op::Activate(_) | Op::MaxPool(_) => node.inputs.clone(),
         Op::BatchNorm { .. } => node.inputs.iter().copied().chain(step.tail.skip.map(|_| step.out)).collect(),
-        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Concat | Op::Pick { .. } | Op::Add => Vec::new(),
+        Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } | Op::Concat | Op::Pick { .. } | Op::Add => Vec::new(),
+        _ => node.inputs.clone(),
     }
 }

@@ -4,8 +4,9 @@
 //! themselves. A graph says beforehand who reads what: a value goes when its last reader has run, its memory is used for the next result,
 //! gradients are summed in place, and batch norm, the sum of a residual block and its activation are one pass over memory.
 
-use candle::Tensor;
+use candle::{Tensor, Var, bail};
 
+use super::apply::{apply, used};
 use super::plan::{Plan, Step, asked};
 use super::{Mode, Statistics};
 use crate::Result;
@@ -25,12 +26,12 @@ pub(crate) struct Tape<'a> {
     saved: Vec<Option<kernels::Saved>>,
     /// The network's value, `(n, ...)`.
     pub(crate) output: Tensor,
-    /// One per batch-norm node, in [`Mode::Train`].
+    /// One per batch-norm node, in training.
     pub(crate) statistics: Vec<Statistics>,
 }
 
 impl<'a> Tape<'a> {
-    /// Runs the graph on `xs` `(n, ...)`, contiguous. In [`Mode::Train`] what the gradient asks for is kept.
+    /// Runs the graph on `xs` `(n, ...)`, contiguous. In training, what the gradient asks for is kept.
     pub(crate) fn record(plan: &'a Plan, graph: &'a Graph, params: &'a Params, xs: &Tensor, mode: Mode) -> Result<Self> {
         super::check_input(graph, xs)?;
         let mut tape = Self {
@@ -76,7 +77,7 @@ impl<'a> Tape<'a> {
                 last = value.take().or(last);
             }
         }
-        if let Some(value) = last.filter(|_| home != NodeId(0) && home != self.plan.home[self.graph.output.0]) {
+        if let Some(value) = last.filter(|_| self.plan.owned[home.0] && home != self.plan.home[self.graph.output.0]) {
             kernels::recycle(value)?;
         }
         Ok(())
@@ -89,36 +90,29 @@ impl<'a> Tape<'a> {
 
     fn forward(&mut self, step: &Step) -> candle::Result<Tensor> {
         let node = self.graph.node(step.node);
-        let (own, input) = (self.params_of(step.node), |k: usize| self.value(node.inputs[k]));
+        let own = self.params_of(step.node);
+        let inputs: Vec<&Tensor> = node.inputs.iter().map(|&id| self.value(id)).collect();
         match &node.op {
-            Op::Input => unreachable!("the input is no step"),
-            Op::Linear { .. } => kernels::linear(input(0), &own[0], own.get(1)),
-            Op::Conv(conv) => kernels::conv2d(input(0), &own[0], own.get(1), &conv.window()),
-            Op::BatchNorm { eps, .. } => {
-                let layer = Layer { weight: &own[0], bias: &own[1], activation: step.tail.activation };
+            Op::BatchNorm { eps, affine, .. } => {
+                let (weight, bias) = scale_and_shift(&own, *affine)?;
+                let layer = Layer { weight: &weight, bias: &bias, activation: step.tail.activation };
                 let skip = step.tail.skip.map(|skip| self.value(skip));
+                let [.., mean, var] = own.as_slice() else { bail!("wanted running statistics, found none") };
                 if self.mode == Mode::Eval {
-                    return kernels::layer_running(input(0), &layer, skip, (&own[2], &own[3]), *eps);
+                    return kernels::layer_running(inputs[0], &layer, skip, (mean, var), *eps);
                 }
-                let (normed, saved) = kernels::layer_forward(input(0), &layer, skip, *eps)?;
+                let (normed, saved) = kernels::layer_forward(inputs[0], &layer, skip, *eps)?;
                 self.saved[step.node.0] = Some(saved);
                 self.statistics.push(Statistics { node: step.node, mean: normed.mean, var: normed.var });
                 Ok(normed.ys)
             }
-            Op::Activate(activation) => kernels::activate(input(0), *activation),
-            Op::MaxPool(pool) => kernels::max_pool2d(input(0), pool),
-            Op::AvgPool(pool) => kernels::avg_pool2d(input(0), pool, Divisor::Window),
-            Op::GlobalAvgPool => kernels::global_avg_pool(input(0)),
-            Op::Flatten => input(0).flatten_from(1),
-            Op::Concat | Op::Pick { .. } => {
-                let inputs: Vec<&Tensor> = node.inputs.iter().map(|&id| self.value(id)).collect();
-                kernels::pick_from(&inputs, &sources(self.graph, step.node))
-            }
+            Op::Concat | Op::Pick { .. } => kernels::pick_from(&inputs, &sources(self.graph, step.node)),
             Op::Add => {
-                let sum = kernels::copy(input(0))?;
-                (1..node.inputs.len()).try_for_each(|k| kernels::add_to(&sum, input(k)))?;
+                let sum = kernels::copy(inputs[0])?;
+                inputs[1..].iter().try_for_each(|term| kernels::add_to(&sum, term))?;
                 Ok(sum)
             }
+            _ => Ok(apply(node, &inputs, &own.iter().collect::<Vec<_>>(), self.mode)?.value),
         }
     }
 
@@ -162,40 +156,43 @@ impl<'a> Tape<'a> {
         let own = self.params_of(step.node);
         let flows = |k: usize| self.plan.trained[node.inputs[k].0];
         let shape = |k: usize| -> Vec<usize> {
-            [grad_rows(&grad)].into_iter().chain(self.graph.node(node.inputs[k]).shape.iter().copied()).collect()
+            [grad.dims()[0]].into_iter().chain(self.graph.node(node.inputs[k]).shape.iter().copied()).collect()
         };
         match &node.op {
-            Op::Input => unreachable!("the input is no step"),
-            Op::Linear { .. } => {
+            Op::Linear(layer) if node.shape.len() == 1 => {
                 let xs = self.value(node.inputs[0]);
                 let mut of = vec![kernels::linear_backward_weight(&grad, xs)?];
-                if own.len() > 1 {
+                if layer.bias {
                     of.push(kernels::bias_backward(&grad)?);
                 }
                 grads.params[step.node.0] = of;
                 if flows(0) {
-                    grads.add(node.inputs[0], kernels::linear_backward_data(&grad, &own[0])?)?;
+                    grads.add(node.inputs[0], kernels::linear_backward_data(&grad, &used(&own[0], layer.top)?)?)?;
                 }
                 kernels::recycle(grad)
             }
             Op::Conv(conv) => {
                 let xs = self.value(node.inputs[0]);
                 let mut of = vec![kernels::conv2d_backward_filter(&grad, xs, own[0].dims(), &conv.window())?];
-                if own.len() > 1 {
+                if conv.bias {
                     of.push(kernels::bias_backward(&grad)?);
                 }
                 grads.params[step.node.0] = of;
                 if flows(0) {
-                    grads.add(node.inputs[0], kernels::conv2d_backward_data(&grad, &own[0], xs.dims(), &conv.window())?)?;
+                    let weight = used(&own[0], conv.top)?;
+                    grads.add(node.inputs[0], kernels::conv2d_backward_data(&grad, &weight, xs.dims(), &conv.window())?)?;
                 }
                 kernels::recycle(grad)
             }
-            Op::BatchNorm { .. } => {
-                let layer = Layer { weight: &own[0], bias: &own[1], activation: step.tail.activation };
+            Op::BatchNorm { affine, .. } => {
+                let (weight, bias) = scale_and_shift(&own, *affine)?;
+                let layer = Layer { weight: &weight, bias: &bias, activation: step.tail.activation };
                 let saved = self.saved[step.node.0].as_ref().expect("a normalisation in training leaves something");
                 let ys = step.tail.skip.map(|_| self.value(step.out));
                 let of = kernels::layer_backward(grad, self.value(node.inputs[0]), ys, &layer, saved)?;
-                grads.params[step.node.0] = vec![of.weight, of.bias];
+                if *affine {
+                    grads.params[step.node.0] = vec![of.weight, of.bias];
+                }
                 grads.add(node.inputs[0], of.xs)?;
                 match (step.tail.skip, of.skip) {
                     (Some(skip), Some(grad)) if self.plan.trained[skip.0] => grads.add(skip, grad),
@@ -217,7 +214,7 @@ impl<'a> Tape<'a> {
                 grads.add(node.inputs[0], kernels::global_avg_pool_backward(&grad, &shape(0))?)?;
                 kernels::recycle(grad)
             }
-            Op::Flatten => grads.add(node.inputs[0], grad.reshape(shape(0))?),
+            Op::Flatten | Op::Reshape { .. } => grads.add(node.inputs[0], grad.reshape(shape(0))?),
             Op::Concat | Op::Pick { .. } => {
                 let sources = sources(self.graph, step.node);
                 for (k, &input) in node.inputs.iter().enumerate().filter(|&(k, _)| flows(k)) {
@@ -237,12 +234,36 @@ impl<'a> Tape<'a> {
                 }
                 last.map_or(Ok(()), |last| grads.add(last, grad))
             }
+            _ => self.back_by_candle(step, &grad, grads),
         }
+    }
+
+    /// An operation without a gradient of its own here: run once more, in candle's books.
+    fn back_by_candle(&self, step: &Step, grad: &Tensor, grads: &mut Gradients) -> candle::Result<()> {
+        let node = self.graph.node(step.node);
+        let vars = |tensors: Vec<Tensor>| tensors.iter().map(Var::from_tensor).collect::<candle::Result<Vec<Var>>>();
+        let inputs = vars(node.inputs.iter().map(|&id| self.value(id).clone()).collect())?;
+        let own = vars(self.params_of(step.node))?;
+        let tensors = |vars: &[Var]| vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<Tensor>>();
+        let (given, owned) = (tensors(&inputs), tensors(&own));
+        let value = apply(node, &given.iter().collect::<Vec<_>>(), &owned.iter().collect::<Vec<_>>(), self.mode)?.value;
+        let mut store = (value * grad)?.sum_all()?.backward()?;
+        for (&id, var) in node.inputs.iter().zip(&inputs).filter(|(id, _)| self.plan.trained[id.0]) {
+            if let Some(grad) = store.remove(var) {
+                // Copied, because what candle hands out may be one tensor under two names.
+                grads.add(id, kernels::copy(&grad)?)?;
+            }
+        }
+        let trained = self.params.of(step.node).iter().zip(&own).filter(|((parameter, _), _)| parameter.role.trainable());
+        let of = trained.map(|(_, var)| store.remove(var).map_or_else(|| var.zeros_like(), Ok)).collect::<candle::Result<_>>()?;
+        grads.params[step.node.0] = of;
+        Ok(())
     }
 }
 
-fn grad_rows(grad: &Tensor) -> usize {
-    grad.dims()[0]
+/// What a batch norm multiplies by and adds; 1 and 0 where it has none.
+fn scale_and_shift(own: &[Tensor], affine: bool) -> candle::Result<(Tensor, Tensor)> {
+    if affine { Ok((own[0].clone(), own[1].clone())) } else { Ok((own[0].ones_like()?, own[0].zeros_like()?)) }
 }
 
 /// From where each channel of a [`Op::Concat`] or [`Op::Pick`] comes.

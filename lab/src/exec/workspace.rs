@@ -1,6 +1,7 @@
 //! What stays between the runs of one graph: its plan, and memory that is used again.
 
 use candle::{Tensor, Var};
+use datasets::Seed;
 
 use super::{Mode, Output, Plan, Statistics, Tape, forward};
 use crate::graph::Graph;
@@ -48,24 +49,25 @@ impl Workspace {
         pool.enter(|| Ok(Tape::record(plan, graph, params, &xs, Mode::Eval)?.output))
     }
 
-    /// Loss of the logits, and its gradient, in training mode. Changes nothing.
+    /// Loss of the logits, and its gradient, in training mode; what is dropped depends on `seed`. Changes nothing.
     ///
     /// # Errors
     /// As [`forward`]; also when nothing reads a trained parameter's node.
     pub(crate) fn step(
         &mut self,
-        graph: &Graph,
-        params: &Params,
+        (graph, params): (&Graph, &Params),
         xs: &Tensor,
+        seed: Seed,
         loss: impl Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Computed> {
+        let mode = Mode::Train(seed);
         if !xs.device().is_cpu() {
-            return step_by_candle(graph, params, xs, loss);
+            return step_by_candle(params, forward(graph, params, xs, mode)?, loss);
         }
         let Self { plan, pool } = self;
         let xs = xs.contiguous()?;
         pool.enter(|| {
-            let mut tape = Tape::record(plan, graph, params, &xs, Mode::Train)?;
+            let mut tape = Tape::record(plan, graph, params, &xs, mode)?;
             let (logits, statistics) = (Var::from_tensor(&tape.output)?, std::mem::take(&mut tape.statistics));
             let loss = loss(&logits)?;
             let grad = loss.backward()?.remove(&logits);
@@ -85,8 +87,8 @@ impl Workspace {
     }
 }
 
-fn step_by_candle(graph: &Graph, params: &Params, xs: &Tensor, loss: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Computed> {
-    let Output { value, statistics } = forward(graph, params, xs, Mode::Train)?;
+fn step_by_candle(params: &Params, output: Output, loss: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Computed> {
+    let Output { value, statistics } = output;
     let loss = loss(&value)?;
     let store = loss.backward()?;
     let gradient = |(parameter, var): (&crate::graph::Parameter, &Var)| {

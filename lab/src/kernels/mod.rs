@@ -21,6 +21,7 @@ mod conv_depthwise;
 mod conv_gather;
 mod conv_winograd;
 mod dropout;
+mod gate;
 mod linear;
 mod loss;
 mod norm;
@@ -29,18 +30,25 @@ mod panels;
 mod pixels;
 mod pool;
 mod real;
+mod rows;
 mod simd;
+mod top;
+mod upsample;
 
 pub use activation::{Activation, activate};
 pub use channels::{concat, pick};
 pub use conv::{Conv, conv2d};
 pub use dropout::dropout;
+pub use gate::{dropout_channels, dropout_samples, multiply, weighted_sum};
 pub use linear::linear;
 pub use loss::{cross_entropy, soft_cross_entropy};
 pub use norm::{Affine, Normed, batch_norm, batch_norm_running};
 pub use optim::{Adam, Decay, Sgd, adam_step, sgd_step};
 pub use pixels::normalize_u8;
 pub use pool::{Divisor, Pool, adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
+pub use rows::{instance_norm, layer_norm, softmax};
+pub use top::top_k;
+pub use upsample::{Interpolation, upsample2d};
 
 // What a training step calls that keeps its own books of values and gradients, instead of candle.
 pub(crate) use accumulate::{add_to, copy};

@@ -1,7 +1,7 @@
 //! The training loop.
 
 use candle::{Device, Tensor, Var};
-use datasets::{Batch, Batches, Values};
+use datasets::{Batch, Batches, Seed, Values};
 use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, Recipe};
@@ -86,8 +86,9 @@ pub fn fit(
         for (step, batch) in train.epoch(epoch as u64, 0).enumerate() {
             let batch = batch.map_err(Error::Batch)?;
             let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-            let computed = workspace
-                .step(&model.graph, &model.params, &xs, |logits| Ok(kernels::cross_entropy(logits, &labels, recipe.label_smoothing)?))?;
+            let computed = workspace.step((&model.graph, &model.params), &xs, Seed(epoch as u64).at(step as u64), |logits| {
+                Ok(kernels::cross_entropy(logits, &labels, recipe.label_smoothing)?)
+            })?;
             tally.add(&computed.logits, &computed.loss, &batch.labels)?;
             if !tally.loss.is_finite() {
                 return Err(Error::Diverged { loss: tally.loss, epoch, step });
@@ -236,8 +237,9 @@ impl State {
 fn learn_statistics(graph: &Graph, params: &Params, statistics: &[Statistics]) -> Result<()> {
     for Statistics { node, mean, var } in statistics {
         let Op::BatchNorm { momentum, .. } = graph.node(*node).op else { continue };
-        let own = params.of(*node);
-        for (running, new) in [(&own[2].1, mean), (&own[3].1, var)] {
+        // Last of the node's parameters, after scale and shift, if it has these.
+        let [.., (_, running_mean), (_, running_var)] = params.of(*node) else { continue };
+        for (running, new) in [(running_mean, mean), (running_var, var)] {
             let mixed = ((running.as_tensor() * (1.0 - momentum))? + (new.detach() * momentum)?)?;
             running.set(&mixed)?;
         }
