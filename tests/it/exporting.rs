@@ -9,7 +9,7 @@ use lab::graph::{Builder, Graph};
 use lab::models::dense_mlp;
 use lab::{Conv, Model, Pool, onnx, rewrite};
 
-use crate::nets::{apart, drawn, every_op, random_wired, resnet18, samples};
+use crate::nets::{apart, drawn, every_op, further_ops, random_wired, resnet18, samples};
 
 /// Another order of summation in every layer.
 const TOLERANCE: f64 = 1e-4;
@@ -71,7 +71,7 @@ fn onnxruntime_gives_the_same_logits() {
     let mlp = dense_mlp::Config::points(6, 5, 4).graph(Seed(1)).unwrap();
     let identity = Builder::new("identity", &[3]);
     let xs = identity.input();
-    let graphs = [every_op(), resnet18(8), random_wired(8, 2), pooling(), mlp, identity.finish(xs).unwrap()];
+    let graphs = [every_op(), further_ops(), resnet18(8), random_wired(8, 2), pooling(), mlp, identity.finish(xs).unwrap()];
     let models: Vec<Model> = graphs.into_iter().map(|graph| drawn(graph, 5)).collect();
     for model in &models {
         let name = &model.graph.name;

@@ -2,7 +2,8 @@
 
 use candle::{Device, Tensor};
 use datasets::Seed;
-use lab::graph::{Builder, Graph, Value};
+use lab::graph::{Builder, Graph, Linear, Op, Unit, Value};
+use lab::kernels::Interpolation;
 use lab::{Activation, Conv, Model, Pool};
 
 /// A model whose scales, shifts, biases and running statistics are all drawn, so that none of them can be left out unseen.
@@ -71,7 +72,7 @@ pub(crate) fn conv_bn(g: &mut Builder, conv: &str, bn: &str, xs: Value, with: Co
     g.batch_norm(bn, ys)
 }
 
-/// Every operation that a graph can hold, and each way in which channels run on.
+/// Every operation of plain convolutional networks, and each way in which channels run on.
 pub(crate) fn every_op() -> Graph {
     let mut g = Builder::new("every_op", &[3, 13, 11]);
     let input = g.input();
@@ -103,6 +104,45 @@ pub(crate) fn every_op() -> Graph {
     let both = g.add(&[hidden, global, hidden]);
     let both = g.activate(both, Activation::Relu);
     let logits = g.linear("fc", both, 7);
+    g.finish(logits).unwrap()
+}
+
+/// The operations of networks beyond plain convolutions: other norms, gates, resampling, tokens that look at one another.
+pub(crate) fn further_ops() -> Graph {
+    let mut g = Builder::new("further_ops", &[4, 9, 7]);
+    let xs = g.conv("top", g.input(), Conv::k3(6).top(100));
+    let plain = Op::BatchNorm { eps: 1e-3, momentum: 0.1, affine: false };
+    let xs = g.node("plain_bn", plain, &[xs]);
+    let ys = g.node("instance", Op::InstanceNorm { eps: 1e-5, affine: true }, &[xs]);
+    let ys = g.dropout(ys, 0.3, Unit::Channel);
+    let large = g.upsample(ys, (11, 10), Interpolation::Bilinear);
+    let large = g.conv("large", large, Conv::k3(6).padding(0));
+    let small = g.adaptive_avg_pool(ys, (5, 3));
+    let small = g.upsample(small, (9, 8), Interpolation::Nearest);
+    let sum = g.node("mix", Op::WeightedSum { through: Some(Activation::Sigmoid) }, &[large, small]);
+    let squeezed = g.global_avg_pool(sum);
+    let squeezed = g.linear("squeeze", squeezed, Linear::plain(6).top(20));
+    let gate = g.activate(squeezed, Activation::Sigmoid);
+    let gated = g.multiply(sum, gate);
+    let place = g.conv("place", gated, Conv::k1(1).bias());
+    let place = g.activate(place, Activation::Sigmoid);
+    let gated = g.multiply(gated, place);
+    let gated = g.node("alone", Op::InstanceNorm { eps: 1e-5, affine: false }, &[gated]);
+    let half = g.slice(gated, 0, 1, 4);
+    let half = g.slice(half, 1, 2, 6);
+    let tokens = g.reshape(half, &[4, 48]);
+    let tokens = g.permute(tokens, &[1, 0]);
+    let tokens = g.layer_norm("norm", tokens, 1);
+    let (query, key) = (g.linear("query", tokens, 5), g.linear("key", tokens, Linear::plain(5)));
+    let key = g.permute(key, &[1, 0]);
+    let scores = g.matmul(query, key);
+    let scores = g.scale(scores, 0.4);
+    let shares = g.softmax(scores, 1);
+    let seen = g.matmul(shares, tokens);
+    let seen = g.add(&[seen, tokens]);
+    let seen = g.node("all_norm", Op::LayerNorm { dims: 2, eps: 1e-5, affine: false }, &[seen]);
+    let seen = g.flatten(seen);
+    let logits = g.linear("fc", seen, 3);
     g.finish(logits).unwrap()
 }
 

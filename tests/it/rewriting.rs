@@ -3,11 +3,11 @@
 use candle::Tensor;
 use datasets::Seed;
 use expect_test::{Expect, expect};
-use lab::graph::{Builder, Graph, Op};
+use lab::graph::{Builder, Graph, Linear, Op};
 use lab::rewrite::{self, Pruned};
 use lab::{Activation, Conv, Model, Pool, exec};
 
-use crate::nets::{apart, conv_bn, drawn, every_op, resnet18, samples};
+use crate::nets::{apart, conv_bn, drawn, every_op, further_ops, resnet18, samples};
 
 /// Roundings of `f32`, layer after layer.
 const TOLERANCE: f64 = 1e-5;
@@ -46,6 +46,9 @@ fn folding_leaves_no_batch_norm_after_a_layer() {
     // With and without bias, depthwise, grouped, after a linear layer; the one after the concatenation stays.
     let graph = check_fold(&drawn(every_op(), 2), &["all_bn"]);
     assert_eq!(count(&graph, |op| matches!(op, Op::Conv(conv) if conv.bias)), 4);
+    // Without scale and shift, after a layer that uses only its largest weights: these stay the ones, however channels are scaled.
+    let graph = check_fold(&drawn(further_ops(), 3), &[]);
+    assert_eq!(count(&graph, |op| matches!(op, Op::Conv(conv) if conv.top.is_some())), 0);
 }
 
 #[test]
@@ -255,6 +258,33 @@ fn a_pick_asks_for_what_it_chose() {
     assert_eq!(pruned.graph.node(pruned.graph.find("links").unwrap()).op, Op::Pick { channels: vec![3, 2, 0, 4] });
 }
 
+/// A gate has the channels of what it opens; a slice asks for its part, and becomes a choice where channels before it go.
+#[test]
+fn gates_and_slices_follow() {
+    let mut g = Builder::new("gated", &[3, 8, 8]);
+    let xs = g.conv("conv", g.input(), Conv::k3(6).bias());
+    let mean = g.global_avg_pool(xs);
+    let gate = g.linear("gate", mean, Linear::plain(6));
+    let gate = g.activate(gate, Activation::Sigmoid);
+    let xs = g.multiply(xs, gate);
+    let part = g.slice(xs, 0, 2, 3);
+    let part = g.global_avg_pool(part);
+    let model = drawn(g.finish(part).unwrap(), 9);
+    // The gate reads the mean of channel 0; channels 1 and 5 lead nowhere.
+    zero(&model, "gate.weight", 1, &[1, 5]);
+    let pruned = check_prune(
+        &model,
+        expect![[r#"
+            conv [1, 5] of 6
+            global_avg_pool [1, 5] of 6
+            gate [1, 5] of 6
+            sigmoid [1, 5] of 6
+            multiply [1, 5] of 6
+        "#]],
+    );
+    assert_eq!(pruned.graph.node(pruned.graph.find("slice").unwrap()).op, Op::Pick { channels: vec![1, 2, 3] });
+}
+
 /// Of a depthwise layer single channels go, of a grouped one whole groups.
 #[test]
 fn groups_leave_as_a_whole() {
@@ -293,12 +323,12 @@ fn groups_leave_as_a_whole() {
 #[test]
 fn any_zeros_leave_the_value_as_it_is() {
     let mut removed = 0;
-    for seed in 0..24 {
-        let model = drawn(if seed % 2 == 0 { every_op() } else { resnet18(6) }, seed);
+    for seed in 0..36 {
+        let model = drawn([every_op(), resnet18(6), further_ops()][seed as usize % 3].clone(), seed);
         let mut rng = Seed(seed).named("zeros").rng();
         for (parameter, _) in model.params.iter() {
             let (scale, weight) = (parameter.shape.len() == 1 && parameter.name.ends_with("bn.weight"), parameter.shape.len() > 1);
-            let dim = usize::from(weight && seed % 3 > 0);
+            let dim = usize::from(weight && seed % 4 > 0);
             if (scale || weight) && rng.below(3) > 0 {
                 let some: Vec<usize> = (0..parameter.shape[dim]).filter(|_| rng.below(3) == 0).collect();
                 zero(&model, &parameter.name, dim, &some);

@@ -10,10 +10,10 @@ use lab::models::dense_mlp;
 use lab::{Activation, Conv};
 
 use crate::drawing::well_formed;
-use crate::nets::{every_op, random_wired, resnet18};
+use crate::nets::{every_op, further_ops, random_wired, resnet18};
 
 fn graphs() -> Vec<Graph> {
-    vec![resnet18(64), random_wired(16, 3), every_op(), dense_mlp::Config::mnist(8, 12, 10).graph(Seed(1)).unwrap()]
+    vec![resnet18(64), random_wired(16, 3), every_op(), further_ops(), dense_mlp::Config::mnist(8, 12, 10).graph(Seed(1)).unwrap()]
 }
 
 /// The numbers after each of some attributes, of every element that begins so.
@@ -95,7 +95,7 @@ fn a_residual_network_shows_its_blocks() {
     for text in ["conv 3×3 /2 · bn · relu", "add · relu", ">downsample.0<", ">512×4×4<", "11,173,962 parameters", "skip over 1 to"] {
         assert!(svg.contains(text), "{text}");
     }
-    assert!(!svg.contains("chosen channels"), "the legend tells what is there");
+    assert!(!svg.contains("choice of channels"), "the legend tells what is there");
 }
 
 #[test]

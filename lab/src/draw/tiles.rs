@@ -24,11 +24,12 @@ impl Kind {
             Op::Input => Self::Input,
             Op::Conv(conv) if conv.groups > 1 && conv.groups == graph.node(node.inputs[0]).shape[0] => Self::Depthwise,
             Op::Conv(_) => Self::Conv,
-            Op::Linear { .. } => Self::Linear,
-            Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool => Self::Pool,
-            Op::Add | Op::Concat => Self::Join,
-            Op::Pick { .. } => Self::Pick,
-            Op::BatchNorm { .. } | Op::Activate(_) | Op::Flatten => Self::Other,
+            Op::Linear(_) => Self::Linear,
+            Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => Self::Pool,
+            Op::Add | Op::Concat | Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => Self::Join,
+            Op::Pick { .. } | Op::Slice { .. } => Self::Pick,
+            Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::Activate(_) | Op::Softmax { .. } => Self::Other,
+            Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Scale { .. } | Op::Dropout { .. } => Self::Other,
         }
     }
 
@@ -39,10 +40,10 @@ impl Kind {
             Self::Conv => "convolution",
             Self::Depthwise => "depthwise",
             Self::Linear => "linear",
-            Self::Pool => "pooling",
-            Self::Join => "sum or concatenation",
-            Self::Pick => "chosen channels",
-            Self::Other => "channel by channel",
+            Self::Pool => "pooling, resampling",
+            Self::Join => "sum, product, concatenation",
+            Self::Pick => "choice of channels",
+            Self::Other => "norm, activation, shape",
         }
     }
 
@@ -146,6 +147,8 @@ fn part(graph: &Graph, node: &Node) -> String {
         Op::MaxPool(pool) => format!("max pool {}", window(pool)),
         Op::AvgPool(pool) => format!("mean pool {}", window(pool)),
         Op::GlobalAvgPool => "global mean".to_owned(),
+        Op::AdaptiveAvgPool { size } => format!("mean to {}", square(*size)),
+        Op::Upsample { size, .. } => format!("upsample to {}", square(*size)),
         Op::BatchNorm { .. } => "bn".to_owned(),
         Op::Pick { channels } => {
             let of: usize = node.inputs.iter().map(|&input| graph.node(input).shape[0]).sum();

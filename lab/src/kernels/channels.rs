@@ -1,8 +1,11 @@
 //! Choosing and joining channels.
 
-use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
+use std::ops::Deref;
 
-use super::real::{each_part, for_real, numbers, per_task, planes};
+use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
+
+use super::buffers::fresh;
+use super::real::{Real, each_part, for_dtype, for_real, numbers, per_task, planes};
 
 /// The channels `channels` of `xs (n, c, h, w)` or `(n, c)`, in that order, some perhaps several times: `(n, channels.len(), ..)`.
 ///
@@ -107,5 +110,62 @@ impl CustomOp1 for PickBackward<'_> {
             });
             Ok((T::to_cpu_storage_owned(dxs), with_channels(dims, c)))
         })
+    }
+}
+
+/// From where each channel of a choice comes: which input, and which of its channels.
+pub(crate) type Source = (usize, usize);
+
+/// Channels chosen from several inputs at once, `(n, c, ..)` each: [`pick`] of [`concat`] without the join.
+pub(crate) fn pick_from(inputs: &[&Tensor], sources: &[Source]) -> Result<Tensor> {
+    for_dtype!(inputs[0].dtype(), "pick", T => {
+        let (guards, (n, area)) = (locked(inputs), (inputs[0].dims()[0], inputs[0].dims()[2..].iter().product::<usize>()));
+        let slices: Vec<&[T]> = guards.iter().map(|(storage, layout)| on_cpu("pick", storage, layout)).collect::<Result<_>>()?;
+        let widths: Vec<usize> = inputs.iter().map(|xs| xs.dims()[1] * area).collect();
+        let row = sources.len() * area;
+        let mut ys = fresh::<T>(n * row);
+        let samples = per_task(row);
+        each_part(&mut ys, samples * row, n * row, |part, ys| {
+            for (nth, ys) in ys.chunks_exact_mut(row).enumerate() {
+                let sample = part * samples + nth;
+                for (y, &(input, channel)) in ys.chunks_exact_mut(area).zip(sources) {
+                    let at = sample * widths[input] + channel * area;
+                    y.copy_from_slice(&slices[input][at..at + area]);
+                }
+            }
+        });
+        Tensor::from_vec(ys, with_channels(inputs[0].dims(), sources.len()), inputs[0].device())
+    })
+}
+
+/// The gradient of one input of [`pick_from`], of `channels` channels: `pairs` says which channel of the output is which of it.
+pub(crate) fn pick_from_backward(grad: &Tensor, channels: usize, pairs: &[(usize, usize)]) -> Result<Tensor> {
+    for_dtype!(grad.dtype(), "pick", T => {
+        let (storage, layout) = grad.storage_and_layout();
+        let (grad_of, dims) = (on_cpu::<T>("pick", &storage, layout)?, grad.dims());
+        let (n, picked, area) = (dims[0], dims[1], dims[2..].iter().product::<usize>());
+        let mut dxs = fresh::<T>(n * channels * area);
+        let samples = per_task((channels + pairs.len()) * area);
+        each_part(&mut dxs, samples * channels * area, n * (channels + pairs.len()) * area, |part, dxs| {
+            for (nth, dxs) in dxs.chunks_exact_mut(channels * area).enumerate() {
+                let grad = &grad_of[(part * samples + nth) * picked * area..][..picked * area];
+                dxs.fill(T::ZERO);
+                for &(from, to) in pairs {
+                    dxs[to * area..(to + 1) * area].iter_mut().zip(&grad[from * area..]).for_each(|(dx, &grad)| *dx += grad);
+                }
+            }
+        });
+        Tensor::from_vec(dxs, with_channels(dims, channels), grad.device())
+    })
+}
+
+fn locked<'t>(tensors: &[&'t Tensor]) -> Vec<(impl Deref<Target = Storage> + 't, &'t Layout)> {
+    tensors.iter().map(|tensor| tensor.storage_and_layout()).collect()
+}
+
+fn on_cpu<'a, T: Real>(op: &str, storage: &'a Storage, layout: &Layout) -> Result<&'a [T]> {
+    match storage {
+        Storage::Cpu(storage) => numbers(op, storage, layout),
+        _ => bail!("{op}: wanted a tensor on the CPU"),
     }
 }

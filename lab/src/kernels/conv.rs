@@ -1,13 +1,15 @@
 //! Two-dimensional convolution: any kernel, stride, padding, dilation and number of groups.
 //!
-//! What is here is the public surface, the checks, and the node of the graph. The numbers are made in [`conv_gemm`](super::conv_gemm)
-//! (matrix products) and [`conv_depthwise`](super::conv_depthwise) (one filter a channel).
+//! What is here is the public surface, the checks, the node of the graph, and the choice of a way. The numbers are made in
+//! [`conv_gather`](super::conv_gather) (any sizes, by matrix products), [`conv_winograd`](super::conv_winograd) (3×3 with stride 1, by a
+//! quarter of the products) and [`conv_depthwise`](super::conv_depthwise) (one filter a channel).
 
 use candle::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
 
+use super::buffers::fresh;
 use super::norm::ChannelSum;
 use super::real::{Real, check_alike, for_real, numbers};
-use super::{composed, conv_depthwise, conv_gemm};
+use super::{composed, conv_depthwise, conv_gather, conv_winograd};
 
 /// How a kernel is moved over a picture; pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -122,9 +124,92 @@ impl Geometry {
         self.oh * self.ow
     }
 
-    fn depthwise(&self) -> bool {
-        self.c_group == 1 && self.conv.groups > 1
+    fn way(&self) -> Way {
+        if self.c_group == 1 && self.conv.groups > 1 {
+            Way::Depthwise
+        } else if conv_winograd::fits(self) {
+            Way::Winograd
+        } else {
+            Way::Gather
+        }
     }
+
+    /// The convolution that carries the gradient back where the stride is 1: kernels turned round, inputs and outputs exchanged. `None`
+    /// where the padding is wider than the kernel.
+    fn turned(&self) -> Option<Self> {
+        let padding = |k: usize, dilation: usize, padding: usize| (dilation * (k - 1)).checked_sub(padding);
+        let Conv { stride, padding: (rows, cols), dilation, groups } = self.conv;
+        let padding = (padding(self.kh, dilation.0, rows)?, padding(self.kw, dilation.1, cols)?);
+        let conv = Conv { stride, padding, dilation, groups };
+        let turned = Self { c: self.o, c_group: self.o_group, h: self.oh, w: self.ow, o: self.c, o_group: self.c_group, conv, ..*self };
+        (stride == (1, 1)).then_some(Self { oh: self.h, ow: self.w, ..turned })
+    }
+}
+
+/// How the numbers of a convolution are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Depthwise,
+    Winograd,
+    Gather,
+}
+
+/// `ys (n, o, oh, ow)`.
+fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>) -> Vec<T> {
+    let mut ys = fresh(g.n * g.o * g.area_out());
+    match g.way() {
+        Way::Depthwise => conv_depthwise::forward(g, xs, weight, bias, &mut ys),
+        Way::Winograd => conv_winograd::forward(g, xs, weight, bias, &mut ys),
+        Way::Gather => conv_gather::forward(g, xs, weight, bias, &mut ys),
+    }
+    ys
+}
+
+/// The gradient of the input `(n, c, h, w)`.
+fn backward_data<T: Real>(g: &Geometry, grad: &[T], weight: &[T]) -> Vec<T> {
+    let mut dxs = fresh(g.n * g.c * g.area_in());
+    match (g.way(), g.turned()) {
+        (Way::Depthwise, _) => conv_depthwise::backward_data(g, grad, weight, &mut dxs),
+        (Way::Winograd, Some(turned)) => conv_winograd::forward(&turned, grad, &turn(g, weight), None, &mut dxs),
+        _ => conv_gather::backward_data(g, grad, weight, &mut dxs),
+    }
+    dxs
+}
+
+/// The gradient of the weight `(o, c / groups, kh, kw)`.
+fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T]) -> Vec<T> {
+    let mut dweight = fresh(g.o * g.c_group * g.taps());
+    match g.way() {
+        Way::Depthwise => conv_depthwise::backward_filter(g, grad, xs, &mut dweight),
+        Way::Winograd => conv_winograd::backward_filter(g, grad, xs, &mut dweight),
+        Way::Gather => conv_gather::backward_filter(g, grad, xs, &mut dweight),
+    }
+    dweight
+}
+
+/// The weight `(o, c / groups, kh, kw)` as `(c, o / groups, kh, kw)`, each kernel turned by half a circle.
+fn turn<T: Real>(g: &Geometry, weight: &[T]) -> Vec<T> {
+    let mut turned = vec![T::zero(); weight.len()];
+    let taps = g.taps();
+    for (at, kernel) in weight.chunks_exact(taps).enumerate() {
+        let (o, c) = (at / g.c_group, at % g.c_group);
+        let (group, nth) = (o / g.o_group, o % g.o_group);
+        let to = ((group * g.c_group + c) * g.o_group + nth) * taps;
+        for (to, &value) in turned[to..to + taps].iter_mut().zip(kernel.iter().rev()) {
+            *to = value;
+        }
+    }
+    turned
+}
+
+/// The gradient of the input of a convolution, from that of its output; for whoever keeps the books himself.
+pub(crate) fn conv2d_backward_data(grad: &Tensor, weight: &Tensor, xs: &[usize], conv: &Conv) -> Result<Tensor> {
+    grad.apply_op2_no_bwd(weight, &BackwardData(Geometry::new(xs, weight.dims(), conv)?))
+}
+
+/// The gradient of the weight of a convolution.
+pub(crate) fn conv2d_backward_filter(grad: &Tensor, xs: &Tensor, weight: &[usize], conv: &Conv) -> Result<Tensor> {
+    grad.apply_op2_no_bwd(xs, &BackwardFilter(Geometry::new(xs.dims(), weight, conv)?))
 }
 
 #[derive(Clone, Copy)]
@@ -133,7 +218,6 @@ struct Conv2d(Conv);
 impl Conv2d {
     fn forward<T: Real>(&self, xs: &[T], weight: &[T], bias: Option<&[T]>, dims: (&[usize], &[usize])) -> Result<(CpuStorage, Shape)> {
         let geometry = Geometry::new(dims.0, dims.1, &self.0)?;
-        let forward = if geometry.depthwise() { conv_depthwise::forward } else { conv_gemm::forward };
         let ys = forward(&geometry, xs, weight, bias);
         Ok((T::to_cpu_storage_owned(ys), (geometry.n, geometry.o, geometry.oh, geometry.ow).into()))
     }
@@ -141,9 +225,8 @@ impl Conv2d {
     /// Gradients of the input and the weight; `None` where nobody asks.
     fn backward(&self, xs: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = &grad.contiguous()?;
-        let geometry = Geometry::new(xs.dims(), weight.dims(), &self.0)?;
-        let dxs = xs.track_op().then(|| grad.apply_op2_no_bwd(weight, &BackwardData(geometry))).transpose()?;
-        let dweight = weight.track_op().then(|| grad.apply_op2_no_bwd(xs, &BackwardFilter(geometry))).transpose()?;
+        let dxs = xs.track_op().then(|| conv2d_backward_data(grad, weight, xs.dims(), &self.0)).transpose()?;
+        let dweight = weight.track_op().then(|| conv2d_backward_filter(grad, xs, weight.dims(), &self.0)).transpose()?;
         Ok((dxs, dweight))
     }
 }
@@ -209,8 +292,7 @@ impl CustomOp2 for BackwardData {
     fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout, weight: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
         let geometry = &self.0;
         for_real!("conv2d", grad, T => {
-            let backward = if geometry.depthwise() { conv_depthwise::backward_data } else { conv_gemm::backward_data };
-            let dxs = backward(geometry, numbers::<T>("conv2d", grad, gl)?, numbers("conv2d", weight, wl)?);
+            let dxs = backward_data(geometry, numbers::<T>("conv2d", grad, gl)?, numbers("conv2d", weight, wl)?);
             Ok((T::to_cpu_storage_owned(dxs), (geometry.n, geometry.c, geometry.h, geometry.w).into()))
         })
     }
@@ -227,8 +309,7 @@ impl CustomOp2 for BackwardFilter {
     fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout, xs: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
         let geometry = &self.0;
         for_real!("conv2d", grad, T => {
-            let backward = if geometry.depthwise() { conv_depthwise::backward_filter } else { conv_gemm::backward_filter };
-            let dweight = backward(geometry, numbers::<T>("conv2d", grad, gl)?, numbers("conv2d", xs, xl)?);
+            let dweight = backward_filter(geometry, numbers::<T>("conv2d", grad, gl)?, numbers("conv2d", xs, xl)?);
             Ok((T::to_cpu_storage_owned(dweight), (geometry.o, geometry.c_group, geometry.kh, geometry.kw).into()))
         })
     }

@@ -2,6 +2,7 @@
 
 use candle::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
+use super::buffers::fresh;
 use super::composed;
 use super::norm::ChannelSum;
 use super::real::{Matrix, Real, check_alike, for_real, numbers, product_parallel};
@@ -40,18 +41,32 @@ struct Linear;
 fn forward<T: Real>(xs: &[T], weight: &[T], bias: Option<&[T]>, dims: [usize; 3]) -> Vec<T> {
     let [n, o, d] = dims;
     let mut ys = match bias {
-        Some(bias) => bias.repeat(n),
-        None => vec![T::zero(); n * o],
+        Some(bias) => {
+            let mut ys = fresh(n * o);
+            ys.chunks_exact_mut(o).for_each(|row| row.copy_from_slice(bias));
+            ys
+        }
+        None => fresh(n * o),
     };
     product_parallel(dims, &mut ys, bias.is_some(), Matrix::rows(xs, d), Matrix::rows(weight, d).transposed());
     ys
 }
 
+/// The gradient of the input `(n, d)`; for whoever keeps the books himself.
+pub(crate) fn linear_backward_data(grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    grad.apply_op2_no_bwd(weight, &BackwardData)
+}
+
+/// The gradient of the weight `(o, d)`.
+pub(crate) fn linear_backward_weight(grad: &Tensor, xs: &Tensor) -> Result<Tensor> {
+    grad.apply_op2_no_bwd(xs, &BackwardWeight)
+}
+
 /// Gradients of the input and the weight; `None` where nobody asks.
 fn backward(xs: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let grad = &grad.contiguous()?;
-    let dxs = xs.track_op().then(|| grad.apply_op2_no_bwd(weight, &BackwardData)).transpose()?;
-    let dweight = weight.track_op().then(|| grad.apply_op2_no_bwd(xs, &BackwardWeight)).transpose()?;
+    let dxs = xs.track_op().then(|| linear_backward_data(grad, weight)).transpose()?;
+    let dweight = weight.track_op().then(|| linear_backward_weight(grad, xs)).transpose()?;
     Ok((dxs, dweight))
 }
 
@@ -120,7 +135,7 @@ impl CustomOp2 for BackwardData {
     fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout, weight: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
         let ((n, o), d) = (gl.shape().dims2()?, wl.dims()[1]);
         for_real!("linear", grad, T => {
-            let mut dxs = vec![0.0; n * d];
+            let mut dxs = fresh(n * d);
             let (grad, weight) = (numbers::<T>("linear", grad, gl)?, numbers("linear", weight, wl)?);
             product_parallel([n, d, o], &mut dxs, false, Matrix::rows(grad, o), Matrix::rows(weight, d));
             Ok((candle::WithDType::to_cpu_storage_owned(dxs), (n, d).into()))
@@ -139,7 +154,7 @@ impl CustomOp2 for BackwardWeight {
     fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout, xs: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
         let ((n, o), d) = (gl.shape().dims2()?, xl.dims()[1]);
         for_real!("linear", grad, T => {
-            let mut dweight = vec![0.0; o * d];
+            let mut dweight = fresh(o * d);
             let (grad, xs) = (numbers::<T>("linear", grad, gl)?, numbers("linear", xs, xl)?);
             product_parallel([o, d, n], &mut dweight, false, Matrix::rows(grad, o).transposed(), Matrix::rows(xs, d));
             Ok((candle::WithDType::to_cpu_storage_owned(dweight), (o, d).into()))

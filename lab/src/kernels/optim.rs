@@ -4,7 +4,7 @@
 
 use candle::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 
-use super::real::{Real, check_alike, each_part, for_real, numbers};
+use super::real::{Real, check_alike, each_part, for_real, numbers, numbers_mut, vectorised};
 
 /// Stochastic gradient descent as PyTorch's `SGD` with dampening 0 does it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,16 +112,12 @@ const PART: usize = 1 << 14;
 
 /// `f(number to be changed, a, b)` for each place.
 fn update<T: Real>(op: &str, (dst, dl): (&mut CpuStorage, &Layout), (a, b): (&[T], &[T]), f: impl Fn(T, T, T) -> T + Sync) -> Result<()> {
-    let (Some((start, end)), Some(dst)) = (dl.contiguous_offsets(), T::numbers_mut(dst)) else {
-        bail!("{op}: wanted a contiguous variable of {}, found strides {:?}", T::DTYPE.as_str(), dl.stride())
-    };
-    let dst = &mut dst[start..end];
+    let dst = numbers_mut::<T>(op, dst, dl)?;
     let work = dst.len();
     each_part(dst, PART, work, |part, dst| {
         let at = part * PART;
-        for ((dst, &a), &b) in dst.iter_mut().zip(&a[at..]).zip(&b[at..]) {
-            *dst = f(*dst, a, b);
-        }
+        let (a, b) = (&a[at..][..dst.len()], &b[at..][..dst.len()]);
+        vectorised::<T, _>(|| dst.iter_mut().zip(a).zip(b).for_each(|((dst, &a), &b)| *dst = f(*dst, a, b)));
     });
     Ok(())
 }

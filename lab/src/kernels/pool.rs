@@ -1,10 +1,12 @@
 //! Pooling: the largest or the mean number of each window, any kernel, stride and padding.
 
+use std::ops::Range;
+
 use candle::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 
+use super::buffers::fresh;
 use super::composed;
 use super::conv::{Conv, Geometry};
-use super::conv_gemm::each_run;
 use super::real::{Real, each_part, for_real, numbers, per_task, sum_by};
 
 /// How windows are laid over a picture; pairs are (vertical, horizontal).
@@ -127,6 +129,23 @@ pub fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
     xs.contiguous()?.apply_op1(PlaneMean)
 }
 
+/// The gradient of the input of [`max_pool2d`]; for whoever keeps the books himself.
+pub(crate) fn max_pool2d_backward(grad: &Tensor, xs: &Tensor, pool: &Pool) -> Result<Tensor> {
+    grad.apply_op2_no_bwd(xs, &MaxBackward(pool.geometry("max_pool2d", xs.dims())?))
+}
+
+/// The gradient of the input, of shape `xs`, of [`avg_pool2d`].
+pub(crate) fn avg_pool2d_backward(grad: &Tensor, xs: &[usize], pool: &Pool, divisor: Divisor) -> Result<Tensor> {
+    let geometry = pool.geometry("avg_pool2d", xs)?;
+    let factors = pool.factors(divisor, (geometry.h, geometry.w), (geometry.oh, geometry.ow));
+    grad.apply_op1_no_bwd(&MeanBackward(&Mean { geometry, factors }))
+}
+
+/// The gradient of the input, of shape `xs`, of [`global_avg_pool`].
+pub(crate) fn global_avg_pool_backward(grad: &Tensor, xs: &[usize]) -> Result<Tensor> {
+    grad.apply_op1_no_bwd(&PlaneMeanBackward { h: xs[2], w: xs[3] })
+}
+
 /// Means of `rows × cols` windows that cover the picture as evenly as may be: `(n, c, h, w)` to `(n, c, rows, cols)`.
 ///
 /// Window `i` of `rows` reaches from `⌊i·h / rows⌋` to `⌈(i+1)·h / rows⌉`, as in PyTorch.
@@ -155,6 +174,36 @@ pub fn adaptive_avg_pool2d(xs: &Tensor, (rows, cols): (usize, usize)) -> Result<
     let ys = ys.reshape((n * c, h, cols))?.transpose(1, 2)?.contiguous()?.reshape((n * c * cols, h))?;
     let ys = ys.matmul(&matrix(h, rows)?.t()?)?.reshape((n, c, cols, rows))?;
     ys.transpose(2, 3)?.contiguous()
+}
+
+/// The output positions `0..out` at which tap `tap` falls inside `0..size`.
+fn inside(tap: usize, out: usize, size: usize, stride: usize, padding: usize, dilation: usize) -> Range<usize> {
+    let shift = tap * dilation;
+    let first = padding.saturating_sub(shift).div_ceil(stride).min(out);
+    let end = (size + padding).saturating_sub(shift).div_ceil(stride).min(out);
+    first..end.max(first)
+}
+
+/// Calls `f(tap, row, cols, at)` for every tap and every output row of `rows` (counted from their first): the output columns whose
+/// tap falls inside plane `channel`, and where in the input the first of them falls. Taps in the padding are left out.
+#[inline(always)]
+fn each_run(g: &Geometry, channel: usize, rows: &Range<usize>, mut f: impl FnMut(usize, usize, Range<usize>, usize)) {
+    let Conv { stride, padding, dilation, .. } = g.conv;
+    for ki in 0..g.kh {
+        let valid = inside(ki, g.oh, g.h, stride.0, padding.0, dilation.0);
+        let valid = valid.start.max(rows.start)..valid.end.min(rows.end);
+        for kj in 0..g.kw {
+            let cols = inside(kj, g.ow, g.w, stride.1, padding.1, dilation.1);
+            if cols.is_empty() {
+                continue;
+            }
+            let left = cols.start * stride.1 + kj * dilation.1 - padding.1;
+            for oy in valid.clone() {
+                let iy = oy * stride.0 + ki * dilation.0 - padding.0;
+                f(ki * g.kw + kj, oy - rows.start, cols.clone(), (channel * g.h + iy) * g.w + left);
+            }
+        }
+    }
 }
 
 /// For each plane of `out` (of `size` numbers), `f(number of the plane, plane, scratch)`; `steps` elementary steps a plane.
@@ -186,8 +235,9 @@ impl CustomOp1 for Max {
         let g = &self.0;
         for_real!("max_pool2d", xs, T => {
             let xs = numbers::<T>("max_pool2d", xs, xl)?;
-            let mut ys = vec![-T::INFINITY; g.n * g.c * g.area_out()];
+            let mut ys = fresh(g.n * g.c * g.area_out());
             each_plane(&mut ys, g.area_out(), g.area_out() * g.taps(), || (), |plane, ys, ()| {
+                ys.fill(-T::INFINITY);
                 each_run(g, plane, &(0..g.oh), |_, row, cols, from| {
                     let ys = &mut ys[row * g.ow + cols.start..row * g.ow + cols.end];
                     for (y, &x) in ys.iter_mut().zip(xs[from..].iter().step_by(g.conv.stride.1)) {
@@ -222,10 +272,11 @@ impl CustomOp2 for MaxBackward {
         let g = &self.0;
         for_real!("max_pool2d", grad, T => {
             let (grad, xs) = (numbers::<T>("max_pool2d", grad, gl)?, numbers::<T>("max_pool2d", xs, xl)?);
-            let mut dxs = vec![0.0; g.n * g.c * g.area_in()];
+            let mut dxs = fresh(g.n * g.c * g.area_in());
             // Which pixel won each window, found again: cheaper than keeping it from the forward pass of every evaluation.
             let scratch = || (vec![0.0; g.area_out()], vec![0u32; g.area_out()]);
             each_plane(&mut dxs, g.area_in(), g.area_out() * g.taps(), scratch, |plane, dxs, (best, at)| {
+                dxs.fill(T::ZERO);
                 best.fill(-T::INFINITY);
                 at.fill(u32::MAX);
                 let xs = &xs[plane * g.area_in()..(plane + 1) * g.area_in()];
@@ -264,8 +315,9 @@ impl CustomOp1 for Mean {
         let g = &self.geometry;
         for_real!("avg_pool2d", xs, T => {
             let xs = numbers::<T>("avg_pool2d", xs, xl)?;
-            let mut ys = vec![0.0; g.n * g.c * g.area_out()];
+            let mut ys = fresh(g.n * g.c * g.area_out());
             each_plane(&mut ys, g.area_out(), g.area_out() * g.taps(), || (), |plane, ys, ()| {
+                ys.fill(T::ZERO);
                 each_run(g, plane, &(0..g.oh), |_, row, cols, from| {
                     let ys = &mut ys[row * g.ow + cols.start..row * g.ow + cols.end];
                     ys.iter_mut().zip(xs[from..].iter().step_by(g.conv.stride.1)).for_each(|(y, &x)| *y += x);
@@ -294,9 +346,10 @@ impl CustomOp1 for MeanBackward<'_> {
         let Mean { geometry: g, factors } = self.0;
         for_real!("avg_pool2d", grad, T => {
             let grad = numbers::<T>("avg_pool2d", grad, gl)?;
-            let mut dxs = vec![0.0; g.n * g.c * g.area_in()];
+            let mut dxs = fresh(g.n * g.c * g.area_in());
             let scratch = || vec![0.0; g.area_out()];
             each_plane(&mut dxs, g.area_in(), g.area_out() * g.taps(), scratch, |plane, dxs, shares| {
+                dxs.fill(T::ZERO);
                 let grad = &grad[plane * g.area_out()..(plane + 1) * g.area_out()];
                 for ((shares, grad), row) in shares.chunks_exact_mut(g.ow).zip(grad.chunks_exact(g.ow)).zip(&factors.0) {
                     for ((share, &grad), col) in shares.iter_mut().zip(grad).zip(&factors.1) {
@@ -335,8 +388,27 @@ impl CustomOp1 for PlaneMean {
     }
 
     fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (n, c, h, w) = xs.dims4()?;
-        let share = (grad / (h * w) as f64)?;
-        Ok(Some(share.reshape((n, c, 1, 1))?.broadcast_as((n, c, h, w))?))
+        Ok(Some(global_avg_pool_backward(&grad.contiguous()?, xs.dims())?))
+    }
+}
+
+struct PlaneMeanBackward {
+    h: usize,
+    w: usize,
+}
+
+impl CustomOp1 for PlaneMeanBackward {
+    fn name(&self) -> &'static str {
+        "global_avg_pool backward"
+    }
+
+    fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ((n, c), area) = (gl.shape().dims2()?, self.h * self.w);
+        for_real!("global_avg_pool", grad, T => {
+            let grad = numbers::<T>("global_avg_pool", grad, gl)?;
+            let mut dxs = fresh(n * c * area);
+            each_plane(&mut dxs, area, area, || (), |plane, dxs, ()| dxs.fill(grad[plane] / T::from_f64(area as f64)));
+            Ok((T::to_cpu_storage_owned(dxs), (n, c, self.h, self.w).into()))
+        })
     }
 }

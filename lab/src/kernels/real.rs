@@ -1,48 +1,141 @@
 //! What the kernels stand on: `f32` and `f64` alike, slices of tensors, matrix products, and a fixed split of work.
 
+use std::cell::Cell;
+use std::thread::LocalKey;
+
 use candle::backend::BackendStorage;
 use candle::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
+use super::buffers;
+use super::simd::{self, Kernel, Lanes};
+
 /// `f32` or `f64`.
 pub(super) trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
+    const ZERO: Self;
+    const INFINITY: Self;
+    /// To about the last bit, without a branch, so that loops of it become vectors.
     fn exp(self) -> Self;
     fn exp_m1(self) -> Self;
     fn tanh(self) -> Self;
-    const INFINITY: Self;
     /// The numbers of a storage, to be changed; `None` where it holds another type.
     fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+    /// See [`simd::dispatch`].
+    fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output;
+    /// What [`buffers::lend`] lends.
+    fn scratch() -> &'static LocalKey<Cell<Vec<Self>>>;
+    /// See [`buffers::fresh`].
+    fn recycled(len: usize) -> Option<Vec<Self>>;
 }
 
 macro_rules! real {
-    ($t:ident, $variant:ident) => {
+    ($t:ident, $variant:ident, $dispatch:ident, $exp:expr, $exp_m1:expr, $tanh:expr, $recycled:expr) => {
         impl Real for $t {
-            fn exp(self) -> Self {
-                $t::exp(self)
-            }
-            fn exp_m1(self) -> Self {
-                $t::exp_m1(self)
-            }
-            fn tanh(self) -> Self {
-                $t::tanh(self)
-            }
+            const ZERO: Self = 0.0;
             const INFINITY: Self = $t::INFINITY;
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $exp(self)
+            }
+            #[inline(always)]
+            fn exp_m1(self) -> Self {
+                $exp_m1(self)
+            }
+            #[inline(always)]
+            fn tanh(self) -> Self {
+                $tanh(self)
+            }
             fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
                 match storage {
                     CpuStorage::$variant(numbers) => Some(numbers),
                     _ => None,
                 }
             }
+            fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output {
+                simd::$dispatch(kernel)
+            }
+            fn scratch() -> &'static LocalKey<Cell<Vec<Self>>> {
+                thread_local!(static SCRATCH: Cell<Vec<$t>> = const { Cell::new(Vec::new()) });
+                &SCRATCH
+            }
+            fn recycled(len: usize) -> Option<Vec<Self>> {
+                $recycled(len)
+            }
         }
     };
 }
-real!(f32, F32);
-real!(f64, F64);
+real!(f32, F32, dispatch_f32, exp_f32, exp_m1_f32, tanh_f32, buffers::from_pool);
+real!(f64, F64, dispatch_f64, f64::exp, f64::exp_m1, f64::tanh, |_| None);
+
+/// `2^n · p(r)` with `x = n · ln 2 + r` and `p` the exponential series to the seventh power: within 1.5 units of the last place.
+#[inline(always)]
+fn exp_f32(x: f32) -> f32 {
+    // Adding and taking away 1.5 · 2²³ rounds to the nearest whole number.
+    const ROUND: f32 = 12_582_912.0;
+    // The largest and smallest arguments whose results are numbers; NaN passes both.
+    let y = if x > 88.722_84 { 88.722_84 } else { x };
+    let y = if y < -87.336_54 { -87.336_54 } else { y };
+    let n = (y * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = (y - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let p = 1.0 / 5040.0;
+    let p = p * r + 1.0 / 720.0;
+    let p = p * r + 1.0 / 120.0;
+    let p = p * r + 1.0 / 24.0;
+    let p = p * r + 1.0 / 6.0;
+    let p = p * r + 0.5;
+    let p = p * r + 1.0;
+    let p = p * r + 1.0;
+    // 2^n in two steps, because 2^128 is no number of its own.
+    let half = (n * 0.5 + ROUND) - ROUND;
+    // The conversion takes NaN to 0; `p` is then NaN.
+    let power = |n: f32| f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let result = p * power(half) * power(n - half);
+    let result = if x > 88.722_84 { f32::INFINITY } else { result };
+    if x < -87.336_54 { 0.0 } else { result }
+}
+
+/// `exp(x) − 1`, by its series near 0 where the difference would lose digits.
+#[inline(always)]
+fn exp_m1_f32(x: f32) -> f32 {
+    let series = 1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0)))));
+    if x.abs() < 0.25 { x * series } else { exp_f32(x) - 1.0 }
+}
+
+/// `1 − 2 / (exp(2x) + 1)`, by its series near 0.
+#[inline(always)]
+fn tanh_f32(x: f32) -> f32 {
+    let square = x * x;
+    let series = 1.0 + square * (-1.0 / 3.0 + square * (2.0 / 15.0 + square * (-17.0 / 315.0 + square * (62.0 / 2835.0))));
+    if x.abs() < 0.3 { x * series } else { 1.0 - 2.0 / (exp_f32(2.0 * x) + 1.0) }
+}
+
+/// Runs a loop compiled for the vectors of this machine. The loop should stand in `f` itself, or in functions that are always inlined.
+#[inline(always)]
+pub(super) fn vectorised<T: Real, R>(f: impl FnOnce() -> R) -> R {
+    struct Plain<F>(F);
+    impl<T, R, F: FnOnce() -> R> Kernel<T> for Plain<F> {
+        type Output = R;
+        #[inline(always)]
+        #[expect(unsafe_code, reason = "the trait's signature")]
+        unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) -> R {
+            (self.0)()
+        }
+    }
+    T::dispatch(Plain(f))
+}
 
 /// Runs `$body` with `$t` as the float type that `$storage` holds; an error naming the operation for other types.
 macro_rules! for_real {
     ($op:expr, $storage:expr, $t:ident => $body:expr) => {
-        match candle::backend::BackendStorage::dtype($storage) {
+        $crate::kernels::real::for_dtype!(candle::backend::BackendStorage::dtype($storage), $op, $t => $body)
+    };
+}
+pub(super) use for_real;
+
+/// Runs `$body` with `$t` as the float type `$dtype`; an error naming the operation for other types.
+macro_rules! for_dtype {
+    ($dtype:expr, $op:expr, $t:ident => $body:expr) => {
+        match $dtype {
             candle::DType::F32 => {
                 type $t = f32;
                 $body
@@ -55,7 +148,7 @@ macro_rules! for_real {
         }
     };
 }
-pub(super) use for_real;
+pub(super) use for_dtype;
 
 /// The numbers of a contiguous operand.
 pub(super) fn numbers<'a, T: WithDType>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
@@ -66,6 +159,18 @@ pub(super) fn numbers<'a, T: WithDType>(op: &str, storage: &'a CpuStorage, layou
         bail!("{op}: wanted {}, found {}", T::DTYPE.as_str(), storage.dtype().as_str())
     }
     Ok(&T::cpu_storage_as_slice(storage)?[start..end])
+}
+
+/// The numbers of a contiguous operand, to be changed.
+pub(super) fn numbers_mut<'a, T: Real>(op: &str, storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [T]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("{op}: wanted a contiguous operand, found strides {:?} for shape {:?}", layout.stride(), layout.dims())
+    };
+    let found = storage.dtype();
+    match T::numbers_mut(storage) {
+        Some(numbers) => Ok(&mut numbers[start..end]),
+        None => bail!("{op}: wanted {}, found {}", T::DTYPE.as_str(), found.as_str()),
+    }
 }
 
 /// An error unless both tensors are of one type and on one device.
@@ -111,10 +216,10 @@ pub(super) fn per_task(size: usize) -> usize {
     (SERIAL / 2).div_ceil(size.max(1))
 }
 
-/// Sum in an order that depends on the length alone, with sixteen running sums so that the processor can add side by side.
+/// Sum in an order that depends on the length alone, with many running sums so that the processor can add side by side.
 #[inline(always)]
 pub(super) fn sum_by<T: Real>(len: usize, f: impl Fn(usize) -> T) -> T {
-    const LANES: usize = 16;
+    const LANES: usize = 32;
     let mut lanes = [T::zero(); LANES];
     let whole = len - len % LANES;
     let mut at = 0;

@@ -31,7 +31,9 @@ pub enum Kept {
 pub fn kept(op: &Op) -> Kept {
     match op {
         // The gradient of the weights is a product with the input; that of a norm holds the normalised input, made again.
-        Op::Linear { .. } | Op::Conv(_) | Op::BatchNorm { .. } => Kept::Input,
+        Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::LayerNorm { .. } => Kept::Input,
+        // Each factor's gradient is a product with the others.
+        Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => Kept::Input,
         // Which pixel won is found again.
         Op::MaxPool(_) => Kept::Input,
         // Their slope follows from the value, as that of tanh is 1 − y².
@@ -40,13 +42,17 @@ pub fn kept(op: &Op) -> Kept {
         ) => Kept::Output,
         // These fall and rise: one value has two slopes.
         Op::Activate(Activation::Swish | Activation::HardSwish) => Kept::Input,
-        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Concat | Op::Pick { .. } | Op::Add => Kept::Nothing,
+        Op::Softmax { .. } => Kept::Output,
+        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => Kept::Nothing,
+        Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Concat | Op::Pick { .. } => Kept::Nothing,
+        // What was dropped is drawn again.
+        Op::Add | Op::Scale { .. } | Op::Dropout { .. } => Kept::Nothing,
     }
 }
 
 /// Whether an operation gives the memory it was given, in another shape.
 fn is_view(op: &Op) -> bool {
-    matches!(op, Op::Flatten)
+    matches!(op, Op::Flatten | Op::Reshape { .. })
 }
 
 /// Memory at one node, in bytes a sample.

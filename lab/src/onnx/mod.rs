@@ -2,19 +2,19 @@
 //!
 //! The input is called `input`, `(n, ...)` with any `n`; the result `output`. Weights are initialisers under their parameters'
 //! names. Where PyTorch and ONNX count windows that stick out differently, the border is written out, so that no runtime has to
-//! agree on a mode.
+//! agree on a mode. Of layers that use only their largest weights, these alone are written.
 
 mod proto;
 
 use std::path::Path;
 
-use candle::DType;
+use candle::{DType, Device, Tensor};
 use prost::Message;
 
-use crate::graph::{Graph, NodeId, Op};
-use crate::kernels::{Activation, Pool};
+use crate::graph::{Graph, NodeId, Op, Role};
+use crate::kernels::{self, Activation, Pool};
 use crate::params::{Params, write_whole};
-use crate::{Error, Result};
+use crate::{Error, Result, rewrite};
 
 const OPERATOR_SET: i64 = 17;
 /// The newest that goes with the operator set.
@@ -51,11 +51,14 @@ impl<'g> Writer<'g> {
     fn write(graph: &'g Graph, params: &Params) -> Result<proto::Graph> {
         let mut writer = Self { graph, nodes: Vec::new(), tensors: Vec::new() };
         for (parameter, var) in params.iter() {
-            let values = var.to_device(&candle::Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            writer.tensor(&parameter.name, &parameter.shape, proto::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect());
+            let op = &graph.node(parameter.node).op;
+            let value = var.as_detached_tensor();
+            let value = if parameter.role == Role::Weight { rewrite::used(op, &value)? } else { value };
+            let values = value.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            writer.numbers(&parameter.name, &parameter.shape, &values);
         }
         for at in 0..graph.nodes.len() {
-            writer.node(NodeId(at));
+            writer.node(NodeId(at))?;
         }
         if graph.output == NodeId(0) {
             writer.put("Identity", "output", &["input".to_owned()], "output", vec![]);
@@ -70,7 +73,7 @@ impl<'g> Writer<'g> {
     }
 
     /// Writes the operators of one node; the last of them gives the node's value.
-    fn node(&mut self, id: NodeId) {
+    fn node(&mut self, id: NodeId) -> Result<()> {
         let node = self.graph.node(id);
         let name = node.name.as_str();
         let read: Vec<String> = node.inputs.iter().map(|&input| self.value(input)).collect();
@@ -80,7 +83,19 @@ impl<'g> Writer<'g> {
             |parameters: &[&str]| [first()].into_iter().chain(parameters.iter().map(|own| format!("{name}.{own}"))).collect::<Vec<_>>();
         match &node.op {
             Op::Input => {}
-            Op::Linear { .. } => self.put("Gemm", name, &with(&["weight", "bias"]), &value, vec![int("transB", 1)]),
+            Op::Linear(linear) if node.shape.len() == 1 => {
+                let inputs = if linear.bias { with(&["weight", "bias"]) } else { with(&["weight"]) };
+                self.put("Gemm", name, &inputs, &value, vec![int("transB", 1)]);
+            }
+            Op::Linear(linear) => {
+                let across = self.then("Transpose", &format!("{name}/across"), &[format!("{name}.weight")], vec![ints("perm", &[1, 0])]);
+                if linear.bias {
+                    let product = self.then("MatMul", &format!("{name}/product"), &[first(), across], vec![]);
+                    self.put("Add", name, &[product, format!("{name}.bias")], &value, vec![]);
+                } else {
+                    self.put("MatMul", name, &[first(), across], &value, vec![]);
+                }
+            }
             Op::Conv(conv) => {
                 let inputs = if conv.bias { with(&["weight", "bias"]) } else { with(&["weight"]) };
                 let attributes = vec![
@@ -92,10 +107,21 @@ impl<'g> Writer<'g> {
                 ];
                 self.put("Conv", name, &inputs, &value, attributes);
             }
-            Op::BatchNorm { eps, .. } => {
-                let inputs = with(&["weight", "bias", "running_mean", "running_var"]);
-                self.put("BatchNormalization", name, &inputs, &value, vec![float("epsilon", *eps as f32)]);
+            Op::BatchNorm { eps, affine, .. } => {
+                let running = with(&["running_mean", "running_var"]);
+                let inputs = [&[first()], self.affine(name, *affine, &node.shape[..1]).as_slice(), &running[1..]].concat();
+                self.put("BatchNormalization", name, &inputs, &value, vec![float("epsilon", *eps)]);
             }
+            Op::InstanceNorm { eps, affine } => {
+                let inputs = [&[first()], self.affine(name, *affine, &node.shape[..1]).as_slice()].concat();
+                self.put("InstanceNormalization", name, &inputs, &value, vec![float("epsilon", *eps)]);
+            }
+            Op::LayerNorm { dims, eps, affine } => {
+                let from = node.shape.len() - dims;
+                let inputs = [&[first()], self.affine(name, *affine, &node.shape[from..]).as_slice()].concat();
+                self.put("LayerNormalization", name, &inputs, &value, vec![int("axis", from + 1), float("epsilon", *eps)]);
+            }
+            Op::Softmax { dim } => self.put("Softmax", name, &[first()], &value, vec![int("axis", dim + 1)]),
             Op::Activate(activation) => self.activation(*activation, name, first(), &value),
             Op::MaxPool(pool) => {
                 let input = &self.graph.node(node.inputs[0]).shape;
@@ -128,6 +154,14 @@ impl<'g> Writer<'g> {
                 let mean = self.then("GlobalAveragePool", &format!("{name}/mean"), &[first()], vec![]);
                 self.put("Flatten", name, &[mean], &value, vec![int("axis", 1)]);
             }
+            Op::AdaptiveAvgPool { size } => {
+                let input = &self.graph.node(node.inputs[0]).shape;
+                self.resampled(name, first(), (input, *size), &value, kernels::adaptive_avg_pool2d)?;
+            }
+            Op::Upsample { size, by } => {
+                let input = &self.graph.node(node.inputs[0]).shape;
+                self.resampled(name, first(), (input, *size), &value, |xs, size| kernels::upsample2d(xs, size, *by))?;
+            }
             Op::Flatten => self.put("Flatten", name, &[first()], &value, vec![int("axis", 1)]),
             Op::Concat => self.put("Concat", name, &read, &value, vec![int("axis", 1)]),
             Op::Pick { channels } => {
@@ -138,8 +172,95 @@ impl<'g> Writer<'g> {
                 let channels = self.whole_numbers(&format!("{name}.channels"), channels);
                 self.put("Gather", name, &[all, channels], &value, vec![int("axis", 1)]);
             }
+            Op::Slice { dim, start, len } => {
+                let [start, end, axis] = [("start", *start), ("end", start + len), ("axis", dim + 1)]
+                    .map(|(what, place)| self.whole_numbers(&format!("{name}.{what}"), &[place]));
+                self.put("Slice", name, &[first(), start, end, axis], &value, vec![]);
+            }
+            Op::Reshape { shape } => {
+                let shape = self.shape(&format!("{name}.shape"), shape);
+                self.put("Reshape", name, &[first(), shape], &value, vec![]);
+            }
+            Op::Permute { order } => {
+                let order: Vec<usize> = [0].into_iter().chain(order.iter().map(|dim| dim + 1)).collect();
+                self.put("Transpose", name, &[first()], &value, vec![ints("perm", &order)]);
+            }
             Op::Add => self.put("Sum", name, &read, &value, vec![]),
+            Op::WeightedSum { through } => {
+                let weight = format!("{name}.weight");
+                let factors = through.map_or(weight.clone(), |through| {
+                    let factors = format!("{name}/factors");
+                    self.activation(through, &factors, weight, &factors);
+                    factors
+                });
+                let terms: Vec<String> = read
+                    .iter()
+                    .enumerate()
+                    .map(|(k, xs)| {
+                        let at = self.whole_numbers(&format!("{name}.at.{k}"), &[k]);
+                        let factor = self.then("Gather", &format!("{name}/factor.{k}"), &[factors.clone(), at], vec![int("axis", 0)]);
+                        self.then("Mul", &format!("{name}/term.{k}"), &[xs.clone(), factor], vec![])
+                    })
+                    .collect();
+                self.put("Sum", name, &terms, &value, vec![]);
+            }
+            Op::Multiply => {
+                let mut product = first();
+                for (k, gate) in node.inputs.iter().enumerate().skip(1) {
+                    // A number a channel stands before rows and columns.
+                    let fitting = if self.graph.node(*gate).shape.len() == node.shape.len() {
+                        read[k].clone()
+                    } else {
+                        let mut shape = vec![1; node.shape.len()];
+                        shape[0] = node.shape[0];
+                        let shape = self.shape(&format!("{name}.gate.{k}"), &shape);
+                        self.then("Reshape", &format!("{name}/gate.{k}"), &[read[k].clone(), shape], vec![])
+                    };
+                    product = self.then("Mul", &format!("{name}/product.{k}"), &[product, fitting], vec![]);
+                }
+                self.put("Identity", name, &[product], &value, vec![]);
+            }
+            Op::Matmul => self.put("MatMul", name, &read, &value, vec![]),
+            Op::Scale { by } => {
+                self.numbers(&format!("{name}.by"), &[], &[*by as f32]);
+                self.put("Mul", name, &[first(), format!("{name}.by")], &value, vec![]);
+            }
+            Op::Dropout { .. } => self.put("Identity", name, &[first()], &value, vec![]),
         }
+        Ok(())
+    }
+
+    /// The names of a norm's scale and shift; where it has none, 1 and 0 are written.
+    fn affine(&mut self, name: &str, has: bool, shape: &[usize]) -> [String; 2] {
+        let names = ["weight", "bias"].map(|own| format!("{name}.{own}"));
+        if !has {
+            let count = shape.iter().product();
+            self.numbers(&names[0], shape, &vec![1.0; count]);
+            self.numbers(&names[1], shape, &vec![0.0; count]);
+        }
+        names
+    }
+
+    /// A picture in another resolution, where each new row is a mix of the old ones and each new column too: as two matrix products,
+    /// since runtimes differ in where they think that pixels are. What `resample` makes of one pixel is a column of the matrix.
+    fn resampled(
+        &mut self,
+        name: &str,
+        xs: String,
+        (input, size): (&[usize], (usize, usize)),
+        value: &str,
+        resample: impl Fn(&Tensor, (usize, usize)) -> candle::Result<Tensor>,
+    ) -> Result<()> {
+        let pixels = |n: usize| Tensor::eye(n, DType::F32, &Device::Cpu)?.reshape((1, n, n, 1));
+        let mix = |n: usize, out: usize| resample(&pixels(n)?, (out, 1))?.reshape((n, out));
+        let rows = mix(input[1], size.0)?.t()?.flatten_all()?.to_vec1::<f32>()?;
+        let columns = mix(input[2], size.1)?.flatten_all()?.to_vec1::<f32>()?;
+        let (row_names, column_names) = (format!("{name}.rows"), format!("{name}.columns"));
+        self.numbers(&row_names, &[size.0, input[1]], &rows);
+        self.numbers(&column_names, &[input[2], size.1], &columns);
+        let tall = self.then("MatMul", &format!("{name}/rows"), &[row_names, xs], vec![]);
+        self.put("MatMul", name, &[tall, column_names], value, vec![]);
+        Ok(())
     }
 
     fn activation(&mut self, activation: Activation, name: &str, xs: String, value: &str) {
@@ -148,7 +269,7 @@ impl<'g> Writer<'g> {
             Activation::Relu6 => {
                 let bounds = [("low", 0.0f32), ("high", 6.0)].map(|(bound, number)| {
                     let bound = format!("{name}.{bound}");
-                    self.tensor(&bound, &[], proto::F32, number.to_le_bytes().to_vec());
+                    self.numbers(&bound, &[], &[number]);
                     bound
                 });
                 self.put("Clip", name, &[&[xs], bounds.as_slice()].concat(), value, vec![]);
@@ -187,6 +308,15 @@ impl<'g> Writer<'g> {
         name.to_owned()
     }
 
+    fn numbers(&mut self, name: &str, shape: &[usize], numbers: &[f32]) {
+        self.tensor(name, shape, proto::F32, numbers.iter().flat_map(|number| number.to_le_bytes()).collect());
+    }
+
+    /// For any number of samples: 0 is as it is.
+    fn shape(&mut self, name: &str, shape: &[usize]) -> String {
+        self.whole_numbers(name, &[&[0], shape].concat())
+    }
+
     fn whole_numbers(&mut self, name: &str, numbers: &[usize]) -> String {
         self.tensor(name, &[numbers.len()], proto::I64, numbers.iter().flat_map(|&number| (number as i64).to_le_bytes()).collect());
         name.to_owned()
@@ -218,8 +348,8 @@ fn int(name: &str, value: usize) -> proto::Attribute {
     proto::Attribute { name: name.to_owned(), i: Some(value as i64), kind: proto::INT, ..Default::default() }
 }
 
-fn float(name: &str, value: f32) -> proto::Attribute {
-    proto::Attribute { name: name.to_owned(), f: Some(value), kind: proto::FLOAT, ..Default::default() }
+fn float(name: &str, value: f64) -> proto::Attribute {
+    proto::Attribute { name: name.to_owned(), f: Some(value as f32), kind: proto::FLOAT, ..Default::default() }
 }
 
 fn ints(name: &str, values: &[usize]) -> proto::Attribute {

@@ -18,17 +18,17 @@ pub(super) fn of(graph: &Graph, params: &Params) -> Result<Vec<Vec<Option<f64>>>
         let input = |k: usize| &constants[node.inputs[k].0];
         let joined = || node.inputs.iter().flat_map(|input| constants[input.0].iter().copied());
         let own = match &node.op {
-            Op::Input => vec![None; node.shape[0]],
-            Op::Linear { .. } => layer(params, id, input(0), Conv::k1(node.shape[0]))?,
-            Op::Conv(conv) => layer(params, id, input(0), *conv)?,
+            Op::Linear(_) if node.shape.len() == 1 => layer(graph, params, id, input(0), Conv::k1(node.shape[0]))?,
+            Op::Conv(conv) => layer(graph, params, id, input(0), *conv)?,
             Op::BatchNorm { eps, .. } => batch_norm(params, id, input(0), *eps)?,
             Op::Activate(activation) => {
                 let numbers: Vec<f64> = input(0).iter().map(|constant| constant.unwrap_or(0.0)).collect();
                 let activated = kernels::activate(&Tensor::new(numbers, &Device::Cpu)?, *activation)?.to_vec1::<f64>()?;
                 input(0).iter().zip(activated).map(|(constant, activated)| constant.map(|_| activated)).collect()
             }
-            Op::MaxPool(_) | Op::GlobalAvgPool => input(0).clone(),
+            Op::MaxPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } | Op::Dropout { .. } => input(0).clone(),
             Op::AvgPool(pool) => input(0).iter().map(|constant| constant.filter(|&k| k == 0.0 || pool.padding == (0, 0))).collect(),
+            Op::Scale { by } => input(0).iter().map(|constant| constant.map(|k| k * by)).collect(),
             Op::Flatten => {
                 let area = node.shape[0] / input(0).len();
                 input(0).iter().flat_map(|&constant| vec![constant; area]).collect()
@@ -39,6 +39,8 @@ pub(super) fn of(graph: &Graph, params: &Params) -> Result<Vec<Vec<Option<f64>>>
                 channels.iter().map(|&channel| all[channel]).collect()
             }
             Op::Add => (0..node.shape[0]).map(|channel| (0..node.inputs.len()).map(|k| input(k)[channel]).sum()).collect(),
+            // Nothing is lost where a constant is not seen.
+            _ => vec![None; node.shape[0]],
         };
         constants.push(own);
     }
@@ -51,9 +53,9 @@ pub(super) fn passes(conv: &Conv, constant: Option<f64>) -> bool {
 }
 
 /// An output is constant when every channel it reads is.
-fn layer(params: &Params, id: NodeId, inputs: &[Option<f64>], conv: Conv) -> Result<Vec<Option<f64>>> {
-    let reads = reads(params, id)?;
-    let share = contribution(params, id, inputs, conv.groups)?;
+fn layer(graph: &Graph, params: &Params, id: NodeId, inputs: &[Option<f64>], conv: Conv) -> Result<Vec<Option<f64>>> {
+    let reads = reads(graph, params, id)?;
+    let share = contribution(graph, params, id, inputs, conv.groups)?;
     let bias = numbers(params, id, Role::Bias)?;
     let (outputs, each) = (reads.len(), inputs.len() / conv.groups);
     let output = |o: usize| {
@@ -69,22 +71,23 @@ fn batch_norm(params: &Params, id: NodeId, inputs: &[Option<f64>], eps: f64) -> 
     let roles = [Role::Scale, Role::Shift, Role::RunningMean, Role::RunningVar].map(|role| numbers(params, id, role));
     let [scale, shift, mean, var] = roles;
     let (scale, shift, mean, var) = (scale?, shift?, mean?, var?);
-    let output = |(c, constant): (usize, &Option<f64>)| match scale[c] {
-        0.0 => Some(shift[c]),
-        scale => constant.map(|k| (k - mean[c]) / (var[c] + eps).sqrt() * scale + shift[c]),
+    let shift = |c: usize| shift.get(c).copied().unwrap_or(0.0);
+    let output = |(c, constant): (usize, &Option<f64>)| match scale.get(c).copied().unwrap_or(1.0) {
+        0.0 => Some(shift(c)),
+        scale => constant.map(|k| (k - mean[c]) / (var[c] + eps).sqrt() * scale + shift(c)),
     };
     Ok(inputs.iter().enumerate().map(output).collect())
 }
 
 /// Of a layer, for each output, whether it has a weight other than 0 on each of the inputs of its group.
-pub(super) fn reads(params: &Params, id: NodeId) -> Result<Vec<Vec<bool>>> {
-    let some = weight(params, id)?.ne(0.0)?.max(2)?.to_vec2::<u8>()?;
+pub(super) fn reads(graph: &Graph, params: &Params, id: NodeId) -> Result<Vec<Vec<bool>>> {
+    let some = weight(graph, params, id)?.ne(0.0)?.max(2)?.to_vec2::<u8>()?;
     Ok(some.into_iter().map(|row| row.into_iter().map(|some| some != 0).collect()).collect())
 }
 
 /// What constant inputs add to each output of a layer; inputs that are not constant count as 0.
-pub(super) fn contribution(params: &Params, id: NodeId, inputs: &[Option<f64>], groups: usize) -> Result<Vec<f64>> {
-    let weight = weight(params, id)?;
+pub(super) fn contribution(graph: &Graph, params: &Params, id: NodeId, inputs: &[Option<f64>], groups: usize) -> Result<Vec<f64>> {
+    let weight = weight(graph, params, id)?;
     let (outputs, each, _) = weight.dims3()?;
     if inputs.iter().all(|constant| constant.unwrap_or(0.0) == 0.0) {
         return Ok(vec![0.0; outputs]);
@@ -98,12 +101,13 @@ pub(super) fn contribution(params: &Params, id: NodeId, inputs: &[Option<f64>], 
 }
 
 /// The weight of a layer as `(outputs, inputs of a group, taps)`.
-fn weight(params: &Params, id: NodeId) -> Result<Tensor> {
+fn weight(graph: &Graph, params: &Params, id: NodeId) -> Result<Tensor> {
     let own = params.of(id).iter().find(|(parameter, _)| parameter.role == Role::Weight);
-    let Some((_, weight)) = own else { return Err(crate::Error::mismatch(format!("node {}", id.0), "a weight", "none")) };
+    let Some((_, weight)) = own else { return Err(crate::Error::mismatch(&graph.node(id).name, "a weight", "none")) };
+    let weight = super::used(&graph.node(id).op, &weight.as_detached_tensor())?;
     let (outputs, inputs) = (weight.dim(0)?, weight.dim(1)?);
     let taps = weight.elem_count() / (outputs * inputs);
-    Ok(weight.as_detached_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.reshape((outputs, inputs, taps))?)
+    Ok(weight.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.reshape((outputs, inputs, taps))?)
 }
 
 /// The values of a node's parameter of that role; none where it has none.

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use candle::{DType, Tensor};
+use candle::{DType, Tensor, Var};
 
 use crate::Result;
-use crate::graph::{Conv, Graph, Node, NodeId, Op};
+use crate::graph::{Conv, Graph, Linear, Node, NodeId, Op, Parameter, Role};
 use crate::params::Params;
 
 /// The network without the batch norms that directly follow a convolution or linear layer which only they read: the same
-/// value in evaluation, but for rounding. Other batch norms stay. Layers keep their names, and get a bias where they had none.
+/// value in evaluation, but for rounding. Other batch norms stay. Layers keep their names, and get a bias where they had none; those
+/// that use only their largest weights get these alone.
 ///
 /// # Errors
 /// When the device has no room.
@@ -29,8 +30,7 @@ pub fn fold(graph: &Graph, params: &Params) -> Result<(Graph, Params)> {
             let NodeId(source) = node.inputs[0];
             let layer = &mut nodes[place[source].0];
             if let (1, Some(op)) = (readers[source], with_bias(&layer.op)) {
-                let norm: Vec<Tensor> = params.of(NodeId(at)).iter().map(|(_, var)| var.as_detached_tensor()).collect();
-                fold_into(&mut values, &layer.name, &norm, eps)?;
+                fold_into(&mut values, layer, params.of(NodeId(at)), eps)?;
                 layer.op = op;
                 place.push(place[source]);
                 continue;
@@ -57,27 +57,31 @@ fn readers(graph: &Graph) -> Vec<usize> {
 /// The operation with a bias, if batch norm can fold into it.
 fn with_bias(op: &Op) -> Option<Op> {
     match op {
-        Op::Conv(conv) => Some(Op::Conv(Conv { bias: true, ..*conv })),
-        Op::Linear { .. } => Some(op.clone()),
+        Op::Conv(conv) => Some(Op::Conv(Conv { bias: true, top: None, ..*conv })),
+        Op::Linear(linear) => Some(Op::Linear(Linear { bias: true, top: None, ..*linear })),
         _ => None,
     }
 }
 
 /// Changes weight and bias of `layer`. In `f64`, so that only the result is rounded.
-fn fold_into(values: &mut BTreeMap<String, Tensor>, layer: &str, norm: &[Tensor], eps: f64) -> candle::Result<()> {
-    let norm: Vec<Tensor> = norm.iter().map(|value| value.to_dtype(DType::F64)).collect::<candle::Result<_>>()?;
-    let [scale, shift, mean, var] = norm.as_slice() else { candle::bail!("batch norm: wanted 4 parameters, found {}", norm.len()) };
-    let factor = scale.div(&(var + eps)?.sqrt()?)?;
-    let (weight_name, bias_name) = (format!("{layer}.weight"), format!("{layer}.bias"));
-    let weight = &values[&weight_name];
+fn fold_into(values: &mut BTreeMap<String, Tensor>, layer: &Node, norm: &[(Parameter, Var)], eps: f64) -> candle::Result<()> {
+    let of = |role: Role| norm.iter().find(|(parameter, _)| parameter.role == role).map(|(_, var)| var.to_dtype(DType::F64)).transpose();
+    let (Some(mean), Some(var)) = (of(Role::RunningMean)?, of(Role::RunningVar)?) else {
+        candle::bail!("batch norm: wanted running statistics, found none")
+    };
+    let spread = (var + eps)?.sqrt()?;
+    let factor = of(Role::Scale)?.map_or_else(|| spread.recip(), |scale| scale.div(&spread))?;
+    let (weight_name, bias_name) = (format!("{}.weight", layer.name), format!("{}.bias", layer.name));
+    let weight = super::used(&layer.op, &values[&weight_name])?;
     let dtype = weight.dtype();
     let per_channel: Vec<usize> = [factor.elem_count()].into_iter().chain(vec![1; weight.rank() - 1]).collect();
     let weight = weight.to_dtype(DType::F64)?.broadcast_mul(&factor.reshape(per_channel)?)?.to_dtype(dtype)?;
     let centred = match values.get(&bias_name) {
-        Some(bias) => bias.to_dtype(DType::F64)?.sub(mean)?,
+        Some(bias) => bias.to_dtype(DType::F64)?.sub(&mean)?,
         None => mean.neg()?,
     };
-    let bias = (centred.mul(&factor)? + shift)?.to_dtype(dtype)?;
+    let bias = centred.mul(&factor)?;
+    let bias = of(Role::Shift)?.map_or_else(|| Ok(bias.clone()), |shift| &bias + shift)?.to_dtype(dtype)?;
     values.insert(weight_name, weight);
     values.insert(bias_name, bias);
     Ok(())

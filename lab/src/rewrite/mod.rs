@@ -9,3 +9,16 @@ mod prune;
 
 pub use fold::fold;
 pub use prune::{Pruned, Removed, prune};
+
+use candle::Tensor;
+
+use crate::graph::{Conv, Linear, Op};
+use crate::kernels;
+
+/// The weight of a layer as it is used: where only the largest count, these, and 0 for the others.
+pub(crate) fn used(op: &Op, weight: &Tensor) -> candle::Result<Tensor> {
+    match op {
+        Op::Conv(Conv { top: Some(top), .. }) | Op::Linear(Linear { top: Some(top), .. }) => kernels::top_k(weight, *top),
+        _ => Ok(weight.clone()),
+    }
+}

@@ -5,12 +5,12 @@
 //! all of its sides keep the same ones: a sum, for one, cannot lose a channel of one of its inputs only. A constant channel
 //! (see `constants`) need not be read either: what it adds goes into the bias of its reader, where no padding is in the way.
 
-use candle::{DType, Tensor};
+use candle::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::constants;
 use crate::Result;
-use crate::graph::{Conv, Graph, Node, NodeId, Op, Parameter, Role};
+use crate::graph::{Conv, Graph, Linear, Node, NodeId, Op, Parameter, Role};
 use crate::params::Params;
 
 /// A network without its dead channels, and what is gone.
@@ -36,7 +36,8 @@ pub struct Removed {
 }
 
 /// The network without the channels that no output depends on, and without those that are constant: the same value in
-/// evaluation, but for rounding. Input and output keep their shapes; groups of a convolution leave as a whole.
+/// evaluation, but for rounding. Input and output keep their shapes; groups of a convolution leave as a whole; a layer that uses only its
+/// largest weights gets these alone.
 ///
 /// # Errors
 /// When the device has no room.
@@ -53,15 +54,15 @@ pub fn prune(graph: &Graph, params: &Params) -> Result<Pruned> {
     // What constant channels that go add to the outputs of their readers.
     let mut shares = vec![Vec::new(); graph.nodes.len()];
     for (at, node) in graph.nodes.iter().enumerate().filter(|(at, _)| alive(&NodeId(*at))) {
-        if let Some(groups) = groups(&node.op) {
+        if let Some(groups) = groups(node) {
             let NodeId(input) = node.inputs[0];
             let gone: Vec<Option<f64>> = (0..kept[input].len()).map(|c| constants[input][c].filter(|_| !kept[input][c])).collect();
-            shares[at] = constants::contribution(params, NodeId(at), &gone, groups)?;
+            shares[at] = constants::contribution(graph, params, NodeId(at), &gone, groups)?;
         }
         let mut shape = node.shape.clone();
         shape[0] = stay[at].len();
         let inputs = node.inputs.iter().filter(|input| alive(input)).filter_map(|input| place[input.0]).collect();
-        nodes.push(Node { name: node.name.clone(), op: shrunk(node, at, &kept, &shares[at]), inputs, shape });
+        nodes.push(Node { op: shrunk(node, at, &kept, &shares[at]), inputs, shape, ..node.clone() });
         place[at] = Some(NodeId(nodes.len() - 1));
     }
     let cells = graph.cells.iter().map(|layers| layers.iter().filter_map(|layer| place[layer.0]).collect()).collect();
@@ -71,9 +72,9 @@ pub fn prune(graph: &Graph, params: &Params) -> Result<Pruned> {
     let old: Vec<usize> = (0..graph.nodes.len()).filter(|&at| place[at].is_some()).collect();
     let value = |parameter: &Parameter| {
         let at = old[parameter.node.0];
-        let input = graph.nodes[at].inputs[0].0;
-        let columns = (groups(&graph.nodes[at].op) == Some(1)).then(|| stay[input].as_slice());
-        sliced(params.of(NodeId(at)), parameter, &stay[at], columns, &shares[at])
+        let (node, own) = (&graph.nodes[at], params.of(NodeId(at)));
+        let columns = (groups(node) == Some(1)).then(|| stay[node.inputs[0].0].as_slice());
+        sliced(node, own, parameter, &stay[at], columns, &shares[at])
     };
     let params = Params::collect(&smaller, value)?;
     let lost = |(at, node): (usize, &Node)| {
@@ -83,11 +84,11 @@ pub fn prune(graph: &Graph, params: &Params) -> Result<Pruned> {
     Ok(Pruned { graph: smaller, params, removed: graph.nodes.iter().enumerate().filter_map(lost).collect() })
 }
 
-/// The groups of a layer that has weights between channels.
-fn groups(op: &Op) -> Option<usize> {
-    match op {
+/// The groups of a layer that has weights between channels. A linear layer over tokens has them between features.
+fn groups(node: &Node) -> Option<usize> {
+    match &node.op {
         Op::Conv(conv) => Some(conv.groups),
-        Op::Linear { .. } => Some(1),
+        Op::Linear(_) if node.shape.len() == 1 => Some(1),
         _ => None,
     }
 }
@@ -106,22 +107,34 @@ enum Flow {
 
 fn flows(graph: &Graph, params: &Params, constants: &[Vec<Option<f64>>]) -> Result<Vec<Flow>> {
     let chosen = |at: usize, conv: Conv| {
-        let mut reads = constants::reads(params, NodeId(at))?;
+        let mut reads = constants::reads(graph, params, NodeId(at))?;
         for row in &mut reads {
             let inputs = &constants[graph.nodes[at].inputs[0].0];
             row.iter_mut().zip(inputs).for_each(|(reads, &constant)| *reads &= !constants::passes(&conv, constant));
         }
         Ok(Flow::Chosen(reads))
     };
-    let flow = |(at, node): (usize, &Node)| match &node.op {
-        Op::Linear { .. } => chosen(at, Conv::k1(node.shape[0])),
-        Op::Conv(conv) if conv.groups == 1 => chosen(at, *conv),
-        Op::Conv(conv) => Ok(Flow::Groups(conv.groups)),
-        Op::Pick { channels } => Ok(Flow::Picked(channels.clone())),
-        Op::Add => Ok(Flow::Sum),
-        Op::Flatten => Ok(Flow::Groups(graph.node(node.inputs[0]).shape[0])),
-        Op::Input | Op::BatchNorm { .. } | Op::Activate(_) | Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Concat => {
-            Ok(Flow::Groups(node.shape[0]))
+    let flow = |(at, node): (usize, &Node)| {
+        let channels = node.shape[0];
+        let input = |k: usize| &graph.node(node.inputs[k]).shape;
+        // One by one, or all together.
+        let each = |alone: bool| Ok(Flow::Groups(if alone { channels } else { 1 }));
+        match &node.op {
+            Op::Linear(_) if node.shape.len() == 1 => chosen(at, Conv::k1(channels)),
+            Op::Conv(conv) if conv.groups == 1 => chosen(at, *conv),
+            Op::Conv(conv) => Ok(Flow::Groups(conv.groups)),
+            Op::Pick { channels } => Ok(Flow::Picked(channels.clone())),
+            Op::Slice { dim: 0, start, len } => Ok(Flow::Picked((*start..start + len).collect())),
+            Op::Add | Op::WeightedSum { .. } => Ok(Flow::Sum),
+            Op::Multiply if (1..node.inputs.len()).all(|k| input(k)[0] == channels) => Ok(Flow::Sum),
+            Op::Flatten => Ok(Flow::Groups(input(0)[0])),
+            Op::Softmax { dim } => each(*dim > 0),
+            Op::LayerNorm { dims, .. } => each(*dims < node.shape.len()),
+            Op::Permute { order } => each(order[0] == 0),
+            Op::Multiply | Op::Matmul | Op::Reshape { .. } => each(false),
+            Op::Input | Op::Linear(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::Activate(_) | Op::Scale { .. } => each(true),
+            Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => each(true),
+            Op::Concat | Op::Slice { .. } | Op::Dropout { .. } => each(true),
         }
     };
     graph.nodes.iter().enumerate().map(flow).collect()
@@ -190,18 +203,23 @@ fn tie(kept: &mut [Vec<bool>], ends: Vec<(usize, usize)>) {
 /// The operation of a node for the channels that stay; with a bias where constant channels went into it.
 fn shrunk(node: &Node, at: usize, kept: &[Vec<bool>], share: &[f64]) -> Op {
     let count = |at: usize| kept[at].iter().filter(|&&kept| kept).count();
+    let biased = share.iter().zip(&kept[at]).any(|(share, kept)| *kept && *share != 0.0);
+    // New numbers of some channels of the inputs, in a row, where the output stays.
+    let renumbered = |channels: &mut dyn Iterator<Item = usize>| {
+        let read: Vec<bool> = node.inputs.iter().flat_map(|input| kept[input.0].iter().copied()).collect();
+        let stays = channels.zip(&kept[at]).filter(|(_, kept)| **kept);
+        stays.map(|(channel, _)| read[..channel].iter().filter(|&&kept| kept).count()).collect()
+    };
     match &node.op {
         Op::Conv(conv) => {
             let groups = if conv.groups == 1 { 1 } else { count(at) * conv.groups / conv.channels };
-            let bias = conv.bias || share.iter().zip(&kept[at]).any(|(share, kept)| *kept && *share != 0.0);
-            Op::Conv(Conv { channels: count(at), groups, bias, ..*conv })
+            Op::Conv(Conv { channels: count(at), groups, bias: conv.bias || biased, top: None, ..*conv })
         }
-        Op::Linear { .. } => Op::Linear { features: count(at) },
-        Op::Pick { channels } => {
-            // New numbers of the inputs' channels, in a row.
-            let read: Vec<bool> = node.inputs.iter().flat_map(|input| kept[input.0].iter().copied()).collect();
-            let renumbered = |channel: usize| read[..channel].iter().filter(|&&kept| kept).count();
-            Op::Pick { channels: channels.iter().zip(&kept[at]).filter(|(_, kept)| **kept).map(|(&c, _)| renumbered(c)).collect() }
+        Op::Linear(linear) if node.shape.len() == 1 => Op::Linear(Linear { features: count(at), bias: linear.bias || biased, top: None }),
+        Op::Linear(linear) => Op::Linear(Linear { top: None, ..*linear }),
+        Op::Pick { channels } => Op::Pick { channels: renumbered(&mut channels.iter().copied()) },
+        Op::Slice { dim: 0, start, len } if count(node.inputs[0].0) < kept[node.inputs[0].0].len() => {
+            Op::Pick { channels: renumbered(&mut (*start..start + len)) }
         }
         other => other.clone(),
     }
@@ -209,7 +227,8 @@ fn shrunk(node: &Node, at: usize, kept: &[Vec<bool>], share: &[f64]) -> Op {
 
 /// The part of a parameter that stays: rows of the channels in `rows`, of a weight between all channels the columns in `columns`.
 fn sliced(
-    own: &[(Parameter, candle::Var)],
+    node: &Node,
+    own: &[(Parameter, Var)],
     parameter: &Parameter,
     rows: &[usize],
     columns: Option<&[usize]>,
@@ -220,9 +239,12 @@ fn sliced(
         value.index_select(&Tensor::new(channels, value.device())?, dim)
     };
     let old = own.iter().find(|(old, _)| old.name == parameter.name).map(|(_, var)| var.as_detached_tensor());
+    let per_channel = groups(node).is_some() || matches!(node.op, Op::BatchNorm { .. } | Op::InstanceNorm { .. });
     match (parameter.role, old) {
+        (Role::Weight, Some(weight)) if !per_channel => super::used(&node.op, &weight),
+        (_, Some(value)) if !per_channel => Ok(value),
         (Role::Weight, Some(weight)) => {
-            let weight = select(&weight, rows, 0)?;
+            let weight = select(&super::used(&node.op, &weight)?, rows, 0)?;
             columns.map_or(Ok(weight.clone()), |columns| select(&weight, columns, 1))
         }
         (Role::Bias, old) => {

@@ -1,11 +1,11 @@
 //! The training loop.
 
 use candle::{Device, Tensor, Var};
-use datasets::{Batch, Batches, Values};
+use datasets::{Batch, Batches, Seed, Values};
 use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, Recipe};
-use crate::exec::{self, Mode, Statistics};
+use crate::exec::{Statistics, Workspace};
 use crate::graph::{Graph, Op};
 use crate::kernels;
 use crate::metrics::accuracy;
@@ -77,6 +77,7 @@ pub fn fit(
         check_fit(&model.graph, data)?;
     }
     let mut optimizer = State::new(&model.params, recipe.optimizer)?;
+    let mut workspace = Workspace::new(&model.graph);
     let (steps, mut done) = (train.batches(), 0);
     let mut history = Vec::with_capacity(recipe.epochs);
     for epoch in 0..recipe.epochs {
@@ -85,15 +86,16 @@ pub fn fit(
         for (step, batch) in train.epoch(epoch as u64, 0).enumerate() {
             let batch = batch.map_err(Error::Batch)?;
             let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-            let output = exec::forward(&model.graph, &model.params, &xs, Mode::Train)?;
-            let loss = kernels::cross_entropy(&output.value, &labels, recipe.label_smoothing)?;
-            tally.add(&output.value.detach(), &loss.detach(), &batch.labels)?;
+            let computed = workspace.step((&model.graph, &model.params), &xs, Seed(epoch as u64).at(step as u64), |logits| {
+                Ok(kernels::cross_entropy(logits, &labels, recipe.label_smoothing)?)
+            })?;
+            tally.add(&computed.logits, &computed.loss, &batch.labels)?;
             if !tally.loss.is_finite() {
                 return Err(Error::Diverged { loss: tally.loss, epoch, step });
             }
-            let gradients = loss.backward()?;
-            optimizer.step(&model.params, &gradients, rate(step))?;
-            learn_statistics(&model.graph, &model.params, &output.statistics)?;
+            optimizer.step(&model.params, &computed.gradients, rate(step))?;
+            learn_statistics(&model.graph, &model.params, &computed.statistics)?;
+            workspace.give_back(computed.gradients)?;
             done += 1;
             on_event(Event::Step { done, of: recipe.epochs * steps, samples: batch.len(), loss: tally.score().loss });
         }
@@ -119,11 +121,12 @@ pub fn fit(
 /// When the data do not fit the model, or a batch cannot be read.
 pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
     check_fit(&model.graph, data)?;
+    let mut workspace = Workspace::new(&model.graph);
     let mut tally = Tally::default();
     for batch in data.epoch(0, 0) {
         let batch = batch.map_err(Error::Batch)?;
         let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-        let logits = exec::forward(&model.graph, &model.params, &xs, Mode::Eval)?.value.detach();
+        let logits = workspace.infer(&model.graph, &model.params, &xs)?;
         let loss = kernels::cross_entropy(&logits, &labels, 0.0)?;
         tally.add(&logits, &loss, &batch.labels)?;
     }
@@ -210,12 +213,9 @@ impl State {
         Ok(Self { rule, memory: params.trainable().map(memory).collect::<Result<_>>()?, steps: 0 })
     }
 
-    fn step(&mut self, params: &Params, gradients: &candle::backprop::GradStore, lr: f64) -> Result<()> {
+    fn step(&mut self, params: &Params, gradients: &[Tensor], lr: f64) -> Result<()> {
         self.steps += 1;
-        for ((parameter, var), (first, second)) in params.trainable().zip(&self.memory) {
-            let Some(gradient) = gradients.get(var.as_tensor()) else {
-                return Err(Error::mismatch(&parameter.name, "a gradient", "none: nothing reads its node"));
-            };
+        for (((_, var), gradient), (first, second)) in params.trainable().zip(gradients).zip(&self.memory) {
             match (self.rule, second) {
                 (Optimizer::Sgd { momentum, nesterov, weight_decay }, _) => {
                     let rule = kernels::Sgd { lr, momentum, nesterov, weight_decay };
@@ -237,8 +237,9 @@ impl State {
 fn learn_statistics(graph: &Graph, params: &Params, statistics: &[Statistics]) -> Result<()> {
     for Statistics { node, mean, var } in statistics {
         let Op::BatchNorm { momentum, .. } = graph.node(*node).op else { continue };
-        let own = params.of(*node);
-        for (running, new) in [(&own[2].1, mean), (&own[3].1, var)] {
+        // Last of the node's parameters, after scale and shift, if it has these.
+        let [.., (_, running_mean), (_, running_var)] = params.of(*node) else { continue };
+        for (running, new) in [(running_mean, mean), (running_var, var)] {
             let mixed = ((running.as_tensor() * (1.0 - momentum))? + (new.detach() * momentum)?)?;
             running.set(&mixed)?;
         }

@@ -1,19 +1,30 @@
 //! Runs a graph on tensors: one loop, one `match`. Changes nothing: what training learns besides gradients (the
 //! statistics of batch norm) is handed back.
 
+mod apply;
+mod plan;
+mod tape;
+mod workspace;
+
+use apply::apply;
+use plan::Plan;
+use tape::Tape;
+pub(crate) use workspace::Workspace;
+
 use candle::{D, Tensor, Var};
+use datasets::Seed;
 
 use crate::graph::{Graph, NodeId, Op};
-use crate::kernels::{self, Divisor};
+use crate::kernels;
 use crate::params::Params;
 use crate::{Error, Result};
 
-/// Which statistics batch norm uses.
+/// Which statistics batch norm uses, and whether anything is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Those of the batch.
-    Train,
-    /// The running ones.
+    /// Those of the batch; what is dropped depends on the seed, which is that of one step, and on the node's name.
+    Train(Seed),
+    /// The running ones; nothing is dropped.
     Eval,
 }
 
@@ -33,7 +44,7 @@ pub struct Statistics {
 pub struct Output {
     /// The network's value, `(n, ...)`: logits `(n, classes)` of a classifier.
     pub value: Tensor,
-    /// One per batch-norm node, in [`Mode::Train`].
+    /// One per batch-norm node, in training.
     pub statistics: Vec<Statistics>,
 }
 
@@ -108,10 +119,7 @@ impl History {
 }
 
 fn join(inputs: &[NodeId], values: &Values) -> candle::Result<Tensor> {
-    match inputs {
-        [only] => Ok(value(*only, values).clone()),
-        _ => kernels::concat(&inputs.iter().map(|&id| value(id, values)).collect::<Vec<_>>()),
-    }
+    apply::join(&inputs.iter().map(|&id| value(id, values)).collect::<Vec<_>>())
 }
 
 fn value(id: NodeId, values: &Values) -> &Tensor {
@@ -121,13 +129,7 @@ fn value(id: NodeId, values: &Values) -> &Tensor {
 type Values = Vec<Option<Tensor>>;
 
 fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'_>) -> Result<(Values, Vec<Statistics>)> {
-    if xs.dims().get(1..) != Some(graph.input_shape()) || xs.elem_count() == 0 {
-        return Err(Error::mismatch(
-            format!("{}: input", graph.name),
-            format!("(n, {:?}) with n at least 1", graph.input_shape()),
-            format!("{:?}", xs.dims()),
-        ));
-    }
+    check_input(graph, xs)?;
     let mut last_reader = vec![0; graph.nodes.len()];
     for (at, node) in graph.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|input| last_reader[input.0] = at);
@@ -138,31 +140,18 @@ fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'
     let mut history = History { inputs: Vec::new(), joined: None };
     for (at, node) in graph.nodes.iter().enumerate() {
         let id = NodeId(at);
-        let input = |k: usize| value(node.inputs[k], &values);
-        let own = params.of(id);
-        let param = |k: usize| own[k].1.as_tensor();
         let computed = match &node.op {
             Op::Input => Ok(xs.clone()),
-            Op::Linear { .. } => kernels::linear(input(0), param(0), Some(param(1))),
-            Op::Conv(conv) => kernels::conv2d(input(0), param(0), conv.bias.then(|| param(1)), &conv.window()),
-            Op::BatchNorm { eps, .. } => {
-                let affine = Some(kernels::Affine { weight: param(0), bias: param(1) });
-                match mode {
-                    Mode::Train => kernels::batch_norm(input(0), affine, *eps).map(|normed| {
-                        statistics.push(Statistics { node: id, mean: normed.mean, var: normed.var });
-                        normed.ys
-                    }),
-                    Mode::Eval => kernels::batch_norm_running(input(0), param(2), param(3), affine, *eps),
-                }
-            }
-            Op::Activate(activation) => kernels::activate(input(0), *activation),
-            Op::MaxPool(pool) => kernels::max_pool2d(input(0), pool),
-            Op::AvgPool(pool) => kernels::avg_pool2d(input(0), pool, Divisor::Window),
-            Op::GlobalAvgPool => kernels::global_avg_pool(input(0)),
-            Op::Flatten => input(0).flatten_from(1),
-            Op::Concat => join(&node.inputs, &values),
             Op::Pick { channels } => history.join(&node.inputs, &values).and_then(|all| kernels::pick(&all, channels)),
-            Op::Add => (1..node.inputs.len()).try_fold(input(0).clone(), |sum, k| sum + input(k)),
+            _ => {
+                let inputs: Vec<&Tensor> = node.inputs.iter().map(|&input| value(input, &values)).collect();
+                let own: Vec<&Tensor> = params.of(id).iter().map(|(_, var)| var.as_tensor()).collect();
+                apply(node, &inputs, &own, mode).map(|applied| {
+                    let of_node = |(mean, var)| Statistics { node: id, mean, var };
+                    statistics.extend(applied.statistics.map(of_node));
+                    applied.value
+                })
+            }
         };
         let value = computed.map_err(|error| error.context(format!("{}: {}", graph.name, node.name)))?;
         match &mut keep {
@@ -182,6 +171,14 @@ fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'
         }
     }
     Ok((values, statistics))
+}
+
+fn check_input(graph: &Graph, xs: &Tensor) -> Result<()> {
+    if xs.dims().get(1..) == Some(graph.input_shape()) && xs.elem_count() > 0 {
+        return Ok(());
+    }
+    let wanted = format!("(n, {:?}) with n at least 1", graph.input_shape());
+    Err(Error::mismatch(format!("{}: input", graph.name), wanted, format!("{:?}", xs.dims())))
 }
 
 /// Class indices `(n)` of logits `(n, classes)`.

@@ -1,0 +1,100 @@
+//! What stays between the runs of one graph: its plan, and memory that is used again.
+
+use candle::{Tensor, Var};
+use datasets::Seed;
+
+use super::{Mode, Output, Plan, Statistics, Tape, forward};
+use crate::graph::Graph;
+use crate::kernels::{self, BufferPool};
+use crate::params::Params;
+use crate::{Error, Result};
+
+/// What a training step computes.
+#[derive(Debug)]
+pub(crate) struct Computed {
+    /// A scalar.
+    pub(crate) loss: Tensor,
+    /// `(n, classes)`.
+    pub(crate) logits: Tensor,
+    /// One per batch-norm node.
+    pub(crate) statistics: Vec<Statistics>,
+    /// One per trained parameter, in their order.
+    pub(crate) gradients: Vec<Tensor>,
+}
+
+/// Runs one graph again and again.
+///
+/// On the CPU by our own books ([`Tape`]), on other devices by candle's.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    plan: Plan,
+    pool: BufferPool,
+}
+
+impl Workspace {
+    pub(crate) fn new(graph: &Graph) -> Self {
+        Self { plan: Plan::new(graph), pool: BufferPool::default() }
+    }
+
+    /// Logits `(n, classes)` by running statistics.
+    ///
+    /// # Errors
+    /// As [`forward`].
+    pub(crate) fn infer(&mut self, graph: &Graph, params: &Params, xs: &Tensor) -> Result<Tensor> {
+        if !xs.device().is_cpu() {
+            return Ok(forward(graph, params, xs, Mode::Eval)?.value.detach());
+        }
+        let Self { plan, pool } = self;
+        let xs = xs.contiguous()?;
+        pool.enter(|| Ok(Tape::record(plan, graph, params, &xs, Mode::Eval)?.output))
+    }
+
+    /// Loss of the logits, and its gradient, in training mode; what is dropped depends on `seed`. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`forward`]; also when nothing reads a trained parameter's node.
+    pub(crate) fn step(
+        &mut self,
+        (graph, params): (&Graph, &Params),
+        xs: &Tensor,
+        seed: Seed,
+        loss: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Computed> {
+        let mode = Mode::Train(seed);
+        if !xs.device().is_cpu() {
+            return step_by_candle(params, forward(graph, params, xs, mode)?, loss);
+        }
+        let Self { plan, pool } = self;
+        let xs = xs.contiguous()?;
+        pool.enter(|| {
+            let mut tape = Tape::record(plan, graph, params, &xs, mode)?;
+            let (logits, statistics) = (Var::from_tensor(&tape.output)?, std::mem::take(&mut tape.statistics));
+            let loss = loss(&logits)?;
+            let grad = loss.backward()?.remove(&logits);
+            let grad = grad.ok_or_else(|| Error::mismatch(&graph.name, "a loss of the logits", "one that does not depend on them"))?;
+            let gradients = tape.backward(grad.contiguous()?)?;
+            Ok(Computed { loss: loss.detach(), logits: logits.as_detached_tensor(), statistics, gradients })
+        })
+    }
+
+    /// Takes back gradients that nobody needs any more.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn give_back(&mut self, gradients: Vec<Tensor>) -> Result<()> {
+        self.pool.enter(|| gradients.into_iter().try_for_each(kernels::recycle))?;
+        Ok(())
+    }
+}
+
+fn step_by_candle(params: &Params, output: Output, loss: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Computed> {
+    let Output { value, statistics } = output;
+    let loss = loss(&value)?;
+    let store = loss.backward()?;
+    let gradient = |(parameter, var): (&crate::graph::Parameter, &Var)| {
+        let found = store.get(var.as_tensor()).cloned();
+        found.ok_or_else(|| Error::mismatch(&parameter.name, "a gradient", "none: nothing reads its node"))
+    };
+    let gradients = params.trainable().map(gradient).collect::<Result<_>>()?;
+    Ok(Computed { loss: loss.detach(), logits: value.detach(), statistics, gradients })
+}

@@ -1,0 +1,632 @@
+//! 3×3 convolutions with stride 1 by Winograd's minimal filtering F(4×4, 3×3) (Lavin & Gray 2016): tiles of 4×4 outputs from 6×6
+//! inputs cost 36 products a pair of channels instead of 144.
+//!
+//! The polynomials are evaluated at 0, ±1/√2, ±√2 and ∞. These points lie around 1 evenly, which keeps the transforms' factors small:
+//! the error is several times less than with the usual 0, ±1, ±2, ∞ (Barabasz et al. 2020).
+#![expect(unsafe_code, reason = "vectors, and tasks that write disjoint parts of one result")]
+
+use std::ops::Range;
+
+use candle::WithDType;
+use rayon::prelude::*;
+
+use super::buffers::{fresh, lend};
+use super::conv::Geometry;
+use super::panels::Product;
+use super::real::{Real, Shared};
+use super::simd::{Kernel, Lanes, dispatch, shape};
+
+/// Side of a tile of the output, side of what it sees, and the number of points.
+const OUT: usize = 4;
+const IN: usize = 6;
+const POINTS: usize = IN * IN;
+
+/// `a` and `b` of the points 0, ±a, ±b, ∞.
+const A: f64 = std::f64::consts::FRAC_1_SQRT_2;
+const B: f64 = std::f64::consts::SQRT_2;
+
+/// Constants as vectors.
+macro_rules! constants {
+    ($lanes:ident: $($name:ident = $value:expr),*) => {
+        $(let $name = $lanes::splat($lanes::T::from_f64($value));)*
+    };
+}
+
+/// What a weight at ±a and at ±b is divided by: the product of the distances to the other points.
+const AT_A: f64 = 1.0 / (2.0 * A * A * (A * A - B * B));
+const AT_B: f64 = 1.0 / (2.0 * B * B * (B * B - A * A));
+
+// No closures in here: one would be compiled without the vectors' instructions, and call each of them as a function.
+
+/// `Bᵀ d`: six inputs at the six points. As a² b² = 1, 0 and ∞ need no factor for it.
+#[inline(always)]
+unsafe fn see<L: Lanes>(d: [L; IN]) -> [L; IN] {
+    // SAFETY: only arithmetic; the caller's processor has the instructions.
+    unsafe {
+        constants!(L: a = A, b = B, a2 = -A * A, b2 = -B * B, sum = -(A * A + B * B));
+        let zero = sum.mul_add(d[2], d[0].add(d[4]));
+        let infinity = sum.mul_add(d[3], d[1].add(d[5]));
+        let (even_a, odd_a) = (b2.mul_add(d[2], d[4]), b2.mul_add(d[1], d[3]).mul(a));
+        let (even_b, odd_b) = (a2.mul_add(d[2], d[4]), a2.mul_add(d[1], d[3]).mul(b));
+        [zero, even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), infinity]
+    }
+}
+
+/// `G g`: three taps at the six points.
+#[inline(always)]
+unsafe fn weigh<L: Lanes>(g: [L; 3]) -> [L; IN] {
+    // SAFETY: as above.
+    unsafe {
+        constants!(L: a0 = AT_A, a1 = AT_A * A, a2 = AT_A * A * A, b0 = AT_B, b1 = AT_B * B, b2 = AT_B * B * B);
+        let (even_a, odd_a) = (g[2].mul_add(a2, g[0].mul(a0)), g[1].mul(a1));
+        let (even_b, odd_b) = (g[2].mul_add(b2, g[0].mul(b0)), g[1].mul(b1));
+        [g[0], even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), g[2]]
+    }
+}
+
+/// `Aᵀ m`: from the six points to four outputs.
+#[inline(always)]
+unsafe fn give<L: Lanes>(m: [L; IN]) -> [L; OUT] {
+    // SAFETY: as above.
+    unsafe {
+        constants!(L: a = A, b = B, a2 = A * A, b2 = B * B, a3 = A * A * A, b3 = B * B * B);
+        let (even_a, odd_a, even_b, odd_b) = (m[1].add(m[2]), m[1].sub(m[2]), m[3].add(m[4]), m[3].sub(m[4]));
+        let second = a2.mul_add(even_a, b2.mul(even_b));
+        [m[0].add(even_a).add(even_b), a.mul_add(odd_a, b.mul(odd_b)), second, a3.mul_add(odd_a, b3.mul_add(odd_b, m[5]))]
+    }
+}
+
+/// `A y`: four outputs' gradients at the six points; the transpose of [`give`].
+#[inline(always)]
+unsafe fn give_back<L: Lanes>(y: [L; OUT]) -> [L; IN] {
+    // SAFETY: as above.
+    unsafe {
+        constants!(L: a = A, b = B, a2 = A * A, b2 = B * B, a3 = A * A * A, b3 = B * B * B);
+        let (even_a, odd_a) = (a2.mul_add(y[2], y[0]), a3.mul_add(y[3], a.mul(y[1])));
+        let (even_b, odd_b) = (b2.mul_add(y[2], y[0]), b3.mul_add(y[3], b.mul(y[1])));
+        [y[0], even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), y[3]]
+    }
+}
+
+/// `Gᵀ u`: from the six points to three taps' gradients; the transpose of [`weigh`].
+#[inline(always)]
+unsafe fn weigh_back<L: Lanes>(u: [L; IN]) -> [L; 3] {
+    // SAFETY: as above.
+    unsafe {
+        constants!(L: a0 = AT_A, a1 = AT_A * A, a2 = AT_A * A * A, b0 = AT_B, b1 = AT_B * B, b2 = AT_B * B * B);
+        let (even_a, odd_a, even_b, odd_b) = (u[1].add(u[2]), u[1].sub(u[2]), u[3].add(u[4]), u[3].sub(u[4]));
+        let first = a0.mul_add(even_a, b0.mul_add(even_b, u[0]));
+        [first, a1.mul_add(odd_a, b1.mul(odd_b)), a2.mul_add(even_a, b2.mul_add(even_b, u[5]))]
+    }
+}
+
+/// Applies a transform to the columns and then to the rows of a square.
+macro_rules! both_ways {
+    ($f:ident, $square:expr, $from:expr, $to:expr) => {{
+        let square = $square;
+        let some = square[0][0];
+        let mut half = [[some; $from]; $to];
+        for col in 0..$from {
+            let mut column = [some; $from];
+            for row in 0..$from {
+                column[row] = square[row][col];
+            }
+            let column = $f(column);
+            for row in 0..$to {
+                half[row][col] = column[row];
+            }
+        }
+        let mut both = [[some; $to]; $to];
+        for row in 0..$to {
+            both[row] = $f(half[row]);
+        }
+        both
+    }};
+}
+
+/// Reads a square of vectors: row `i`, column `j` from `at(i · side + j)`.
+macro_rules! square {
+    ($lanes:ident, $side:expr, $at:expr) => {{
+        let mut square = [[$lanes::splat($lanes::T::ZERO); $side]; $side];
+        for row in 0..$side {
+            for col in 0..$side {
+                let nth: usize = row * $side + col;
+                square[row][col] = $lanes::load($at(nth));
+            }
+        }
+        square
+    }};
+}
+
+/// The tiles of a convolution's output, counted through all samples.
+#[derive(Debug, Clone, Copy)]
+struct Tiles {
+    down: usize,
+    across: usize,
+    count: usize,
+}
+
+impl Tiles {
+    fn of(g: &Geometry) -> Self {
+        let (down, across) = (g.oh.div_ceil(OUT), g.ow.div_ceil(OUT));
+        Self { down, across, count: g.n * down * across }
+    }
+
+    /// Sample, and row and column among the sample's tiles.
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
+        (tile / (self.down * self.across), tile / self.across % self.down, tile % self.across)
+    }
+}
+
+/// Whether this way is right, and faster: enough of the tiles is used, and there are channels enough to pay for the transforms.
+pub(super) fn fits(g: &Geometry) -> bool {
+    let plain = (g.kh, g.kw) == (3, 3) && g.conv.stride == (1, 1) && g.conv.dilation == (1, 1);
+    let tiles = Tiles::of(g);
+    plain && g.c_group >= 8 && g.o_group >= 8 && 9 * g.n * g.area_out() >= 4 * tiles.count * OUT * OUT
+}
+
+/// The planes of some tiles of one channel, laid out with their padding, so that no tile asks where a picture ends.
+#[derive(Debug)]
+struct Field {
+    tiles: Tiles,
+    block: Range<usize>,
+    /// Height and width of a plane, and how far into the field it begins.
+    size: (usize, usize),
+    padding: (usize, usize),
+    /// Side of what a tile covers: 6 of the input, 4 of the output.
+    side: usize,
+    /// Numbers of a row, and of a sample.
+    row: usize,
+    area: usize,
+}
+
+impl Field {
+    fn new(tiles: Tiles, block: Range<usize>, size: (usize, usize), padding: (usize, usize), side: usize) -> Self {
+        // Columns are read four at a time.
+        let row = tiles.across * OUT + OUT;
+        Self { tiles, block, size, padding, side, row, area: (tiles.down * OUT + side - OUT) * row }
+    }
+
+    fn first_sample(&self) -> usize {
+        self.tiles.place(self.block.start).0
+    }
+
+    fn len(&self) -> usize {
+        (self.tiles.place(self.block.end - 1).0 - self.first_sample() + 1) * self.area
+    }
+
+    /// Where a tile begins.
+    fn start(&self, tile: usize) -> usize {
+        let (sample, row, col) = self.tiles.place(tile);
+        (sample - self.first_sample()) * self.area + row * OUT * self.row + col * OUT
+    }
+
+    /// Copies the rows that the tiles cover; what is outside the planes stays as it is. `plane` gives a sample's.
+    #[inline(always)]
+    fn fill<'x, T: Real>(&self, plane: impl Fn(usize) -> &'x [T], field: &mut [T]) {
+        let ((first, top, _), (last, bottom, _)) = (self.tiles.place(self.block.start), self.tiles.place(self.block.end - 1));
+        let ((h, w), (up, left)) = (self.size, self.padding);
+        for sample in first..=last {
+            let start = if sample == first { top * OUT } else { 0 };
+            let end = if sample == last { bottom * OUT + self.side } else { (self.tiles.down - 1) * OUT + self.side };
+            let plane = plane(sample);
+            let field = &mut field[(sample - first) * self.area..][..self.area];
+            for y in start.max(up)..end.min(h + up) {
+                field[y * self.row + left..][..w].copy_from_slice(&plane[(y - up) * w..][..w]);
+            }
+        }
+    }
+}
+
+/// The weight of one group at the 36 points: for each point panels of output channels, `(o / ROWS, c, ROWS)`.
+struct Weights<'a, T> {
+    g: &'a Geometry,
+    /// `(o, c, 3, 3)` of the group.
+    weight: &'a [T],
+    /// The first of as many output channels as a vector or a panel has.
+    first: usize,
+    points: Shared<T>,
+    /// Numbers of one point.
+    size: usize,
+}
+
+impl<T: Real> Kernel<T> for Weights<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
+        let (c_group, o_group) = (self.g.c_group, self.g.o_group);
+        assert_eq!(self.weight.len(), o_group * c_group * 9);
+        let mut starts = [0; 16];
+        for first in (self.first..self.first + ROWS.max(L::N)).step_by(L::N) {
+            // Channels that are not there fill their places with the last one's numbers; nobody reads them.
+            for lane in 0..L::N {
+                starts[lane] = (first + lane).min(o_group - 1) * c_group * 9;
+            }
+            for c in 0..c_group {
+                let mut lanes = [T::zero(); 16];
+                // SAFETY: a kernel has nine numbers; the points of these channels belong to this task alone, and are inside.
+                unsafe {
+                    let kernel = self.weight.as_ptr().add(c * 9);
+                    let (low, high, end) =
+                        (L::columns(kernel, &starts), L::columns(kernel.add(4), &starts), L::columns(kernel.add(5), &starts));
+                    let taps = [[low[0], low[1], low[2]], [low[3], high[0], high[1]], [high[2], high[3], end[3]]];
+                    let at_points: [[L; IN]; IN] = both_ways!(weigh, taps, 3, IN);
+                    for (point, value) in at_points.as_flattened().iter().enumerate() {
+                        value.store(lanes.as_mut_ptr());
+                        for (nth, lanes) in lanes[..L::N].chunks_exact(ROWS.min(L::N)).enumerate() {
+                            let o = first + nth * ROWS;
+                            if o < o_group {
+                                let at = point * self.size + (o / ROWS * c_group + c) * ROWS + o % ROWS;
+                                self.points.slice(at, lanes.len()).copy_from_slice(lanes);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A square of what tiles or channels cover, 4 or 6 wide, from a field.
+macro_rules! look {
+    (4, $lanes:ident, $field:expr, $row:expr, $starts:expr) => {{
+        let mut square = [[$lanes::splat($lanes::T::ZERO); OUT]; OUT];
+        for row in 0..OUT {
+            square[row] = $lanes::columns($field.add(row * $row), $starts);
+        }
+        square
+    }};
+    (6, $lanes:ident, $field:expr, $row:expr, $starts:expr) => {{
+        let mut square = [[$lanes::splat($lanes::T::ZERO); IN]; IN];
+        for row in 0..IN {
+            let (left, right) = ($lanes::columns($field.add(row * $row), $starts), $lanes::columns($field.add(row * $row + 4), $starts));
+            square[row] = [left[0], left[1], left[2], left[3], right[0], right[1]];
+        }
+        square
+    }};
+}
+
+/// The input of some tiles at the 36 points: for each point panels of tiles, `(tiles / 2N, c, 2N)`.
+struct Inputs<'a, T> {
+    g: &'a Geometry,
+    group: usize,
+    xs: &'a [T],
+    layout: &'a Field,
+    field: &'a mut [T],
+    points: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Inputs<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
+        let Self { g, layout, field, points, .. } = self;
+        let (size, length) = (points.len() / POINTS, layout.block.len());
+        // Tiles that are not there fill their places with the last one's numbers; nobody reads them.
+        let starts: Vec<usize> =
+            (0..length.next_multiple_of(2 * L::N)).map(|nth| layout.start(layout.block.start + nth.min(length - 1))).collect();
+        field.fill(T::zero());
+        assert!(points.len() == POINTS * g.c_group * starts.len() && field.len() >= layout.len());
+        for c in 0..g.c_group {
+            let channel = self.group * g.c_group + c;
+            layout.fill(|sample| &self.xs[(sample * g.c + channel) * g.area_in()..][..g.area_in()], field);
+            for first in (0..starts.len()).step_by(L::N) {
+                let at = (first / (2 * L::N) * g.c_group + c) * 2 * L::N + first % (2 * L::N);
+                // SAFETY: a tile and two columns more are inside the field; the points are as many as was just checked.
+                unsafe {
+                    let square = look!(6, L, field.as_ptr(), layout.row, starts.get_unchecked(first..));
+                    let at_points: [[L; IN]; IN] = both_ways!(see, square, IN, IN);
+                    for (point, value) in at_points.as_flattened().iter().enumerate() {
+                        value.store(points.as_mut_ptr().add(point * size + at));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From the products `(36, outputs, tiles)` to the output.
+struct Outputs<'a, T> {
+    g: &'a Geometry,
+    tiles: Tiles,
+    products: &'a [T],
+    /// Output channels of the whole tensor, and tiles.
+    outputs: Range<usize>,
+    block: Range<usize>,
+    bias: Option<&'a [T]>,
+    ys: Shared<T>,
+}
+
+impl<T: Real> Kernel<T> for Outputs<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
+        let Self { g, tiles, products, ref outputs, ref block, ys, .. } = self;
+        let width = products.len() / POINTS / outputs.len();
+        let size = outputs.len() * width;
+        let place = |tile: usize| {
+            let (sample, row, col) = tiles.place(tile);
+            (sample * g.o * g.area_out() + row * OUT * g.ow + col * OUT, OUT.min(g.oh - row * OUT), OUT.min(g.ow - col * OUT))
+        };
+        let starts: Vec<usize> = block.clone().map(|tile| place(tile).0).collect();
+        let whole = g.oh % OUT == 0 && g.ow % OUT == 0;
+        let mut squares = [T::zero(); OUT * OUT * 16];
+        for (nth, o) in outputs.clone().enumerate() {
+            for first in (0..block.len()).step_by(L::N) {
+                let at = nth * width + first;
+                assert!((POINTS - 1) * size + at + L::N <= products.len());
+                // SAFETY: the last point's products were just checked; tiles are inside `ys`, and these belong to this task alone.
+                unsafe {
+                    let bias = L::splat(self.bias.map_or(T::zero(), |bias| bias[o]));
+                    let square = square!(L, IN, |nth: usize| products.as_ptr().add(nth * size + at));
+                    let mut results: [[L; OUT]; OUT] = both_ways!(give, square, IN, OUT);
+                    for result in results.as_flattened_mut() {
+                        *result = result.add(bias);
+                    }
+                    if whole && first + L::N <= starts.len() {
+                        for (row, &results) in results.iter().enumerate() {
+                            L::put_columns(results, ys.offset(o * g.area_out() + row * g.ow), starts.get_unchecked(first..));
+                        }
+                        continue;
+                    }
+                    for (place, result) in results.as_flattened().iter().enumerate() {
+                        result.store(squares.as_mut_ptr().add(place * L::N));
+                    }
+                }
+                for lane in 0..L::N.min(block.len() - first) {
+                    let (start, rows, cols) = place(block.start + first + lane);
+                    for row in 0..rows {
+                        // SAFETY: this tile of this channel is inside `ys` and belongs to this task alone.
+                        let ys = unsafe { ys.slice(start + o * g.area_out() + row * g.ow, cols) };
+                        for (col, y) in ys.iter_mut().enumerate() {
+                            *y = squares[(row * OUT + col) * L::N + lane];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `ys (n, o, oh, ow)`.
+pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>, ys: &mut [T]) {
+    let (simd, tiles) = (shape::<T>(), Tiles::of(g));
+    let (cols, padded) = (2 * simd.lanes, g.o_group.next_multiple_of(simd.rows));
+    let size = padded * g.c_group;
+    // Two panels of tiles where the weight is read from far away.
+    let block = if size > 1 << 15 { 2 * cols } else { cols };
+    let blocks = tiles.count.div_ceil(block);
+    // Few blocks: split the output channels too.
+    let parts = 4usize.div_ceil(blocks * g.conv.groups).min(padded / simd.rows);
+    let per_part = (padded / simd.rows).div_ceil(parts) * simd.rows;
+    let shared = Shared(ys.as_mut_ptr());
+    lend::<T, _>(POINTS * size, |points| {
+        for group in 0..g.conv.groups {
+            let of_group = &weight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
+            let (to, lot) = (Shared(points.as_mut_ptr()), simd.rows.max(simd.lanes));
+            (0..padded.div_ceil(lot)).into_par_iter().for_each(|part| {
+                dispatch::<T, _>(Weights { g, weight: of_group, first: part * lot, points: to, size });
+            });
+            let points = &*points;
+            (0..blocks * parts).into_par_iter().for_each(|task| {
+                let (at, part) = (task / parts, task % parts);
+                let block = at * block..((at + 1) * block).min(tiles.count);
+                let own = part * per_part..((part + 1) * per_part).min(g.o_group);
+                if own.is_empty() {
+                    return;
+                }
+                let width = block.len().next_multiple_of(cols);
+                let layout = Field::new(tiles, block.clone(), (g.h, g.w), g.conv.padding, IN);
+                lend::<T, _>(layout.len() + POINTS * (g.c_group + own.len()) * width, |scratch| {
+                    let (field, scratch) = scratch.split_at_mut(layout.len());
+                    let (inputs, products) = scratch.split_at_mut(POINTS * g.c_group * width);
+                    dispatch::<T, _>(Inputs { g, group, xs, layout: &layout, field, points: inputs });
+                    for point in 0..POINTS {
+                        let dst = products[point * own.len() * width..].as_mut_ptr();
+                        let lhs = &points[point * size + own.start * g.c_group..];
+                        let rhs = &inputs[point * g.c_group * width..];
+                        dispatch::<T, _>(Product { dims: [own.len(), width, g.c_group], lhs, rhs, dst, row: width, add: false });
+                    }
+                    let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
+                    dispatch::<T, _>(Outputs { g, tiles, products, outputs, block, bias, ys: shared });
+                });
+            });
+        }
+    });
+}
+
+/// The input of some tiles at the 36 points, the other way round: for each point panels of channels, `(c / 2N, tiles, 2N)`.
+struct InputsTurned<'a, T> {
+    g: &'a Geometry,
+    group: usize,
+    xs: &'a [T],
+    layout: &'a Field,
+    /// One for each lane of a vector.
+    fields: &'a mut [T],
+    points: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for InputsTurned<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
+        let Self { g, layout, fields, points, .. } = self;
+        let (size, length) = (points.len() / POINTS, layout.block.len());
+        let starts: Vec<usize> = layout.block.clone().map(|tile| layout.start(tile)).collect();
+        let mut lanes = [0; 16];
+        for lane in 0..L::N {
+            lanes[lane] = lane * layout.len();
+        }
+        fields.fill(T::zero());
+        assert!(points.len() == POINTS * g.c_group.next_multiple_of(2 * L::N) * length && fields.len() >= L::N * layout.len());
+        for first in (0..g.c_group.next_multiple_of(2 * L::N)).step_by(L::N) {
+            for lane in 0..L::N.min(g.c_group.saturating_sub(first)) {
+                let channel = self.group * g.c_group + first + lane;
+                layout.fill(|sample| &self.xs[(sample * g.c + channel) * g.area_in()..][..g.area_in()], &mut fields[lanes[lane]..]);
+            }
+            for (nth, &start) in starts.iter().enumerate() {
+                let at = (first / (2 * L::N) * length + nth) * 2 * L::N + first % (2 * L::N);
+                // SAFETY: a tile and two columns more are inside each field; the points are as many as was just checked.
+                unsafe {
+                    let square = look!(6, L, fields.as_ptr().add(start), layout.row, &lanes);
+                    let at_points: [[L; IN]; IN] = both_ways!(see, square, IN, IN);
+                    for (point, value) in at_points.as_flattened().iter().enumerate() {
+                        value.store(points.as_mut_ptr().add(point * size + at));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The output's gradient of some tiles at the 36 points: for each point panels of channels, `(outputs / ROWS, tiles, ROWS)`.
+struct Gradients<'a, T> {
+    g: &'a Geometry,
+    grad: &'a [T],
+    /// Output channels of the whole tensor.
+    outputs: Range<usize>,
+    layout: &'a Field,
+    /// One for each lane of a vector.
+    fields: &'a mut [T],
+    points: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Gradients<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
+        let Self { g, layout, fields, points, .. } = self;
+        let (size, length, count) = (points.len() / POINTS, layout.block.len(), self.outputs.len());
+        let starts: Vec<usize> = layout.block.clone().map(|tile| layout.start(tile)).collect();
+        let mut places = [0; 16];
+        for lane in 0..L::N {
+            places[lane] = lane * layout.len();
+        }
+        fields.fill(T::zero());
+        assert!(fields.len() >= L::N * layout.len());
+        let mut lanes = [T::zero(); 16];
+        for first in (0..count).step_by(L::N) {
+            for lane in 0..L::N.min(count - first) {
+                let channel = self.outputs.start + first + lane;
+                layout.fill(|sample| &self.grad[(sample * g.o + channel) * g.area_out()..][..g.area_out()], &mut fields[places[lane]..]);
+            }
+            for (nth, &start) in starts.iter().enumerate() {
+                // SAFETY: a tile is inside each field.
+                let at_points: [[L; IN]; IN] = unsafe {
+                    let square = look!(4, L, fields.as_ptr().add(start), layout.row, &places);
+                    both_ways!(give_back, square, OUT, IN)
+                };
+                for (point, value) in at_points.as_flattened().iter().enumerate() {
+                    // SAFETY: room for sixteen numbers, and no vector is longer.
+                    unsafe { value.store(lanes.as_mut_ptr()) };
+                    for (panel, lanes) in lanes[..L::N].chunks_exact(ROWS).enumerate() {
+                        let panel = first / ROWS + panel;
+                        if panel * ROWS < count {
+                            let at = point * size + (panel * length + nth) * ROWS;
+                            points[at..at + ROWS].copy_from_slice(lanes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From the sums `(36, outputs, channels)` of each part to the gradient of the weight.
+struct WeightGradient<'a, T> {
+    parts: &'a [Vec<T>],
+    channels: usize,
+    /// Numbers of a point in each part, and of one output channel.
+    size: usize,
+    row: usize,
+    /// Which output channel of the parts.
+    output: usize,
+    /// `(channels, 3, 3)`.
+    dweight: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for WeightGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
+        let mut taps = [T::zero(); 9 * 16];
+        for first in (0..self.channels).step_by(L::N) {
+            let at = self.output * self.row + first;
+            // SAFETY: the rows of sums are whole panels.
+            unsafe {
+                let mut sums = square!(L, IN, |nth: usize| self.parts[0][nth * self.size + at..].as_ptr());
+                for part in &self.parts[1..] {
+                    let part = square!(L, IN, |nth: usize| part[nth * self.size + at..].as_ptr());
+                    for (sum, part) in sums.as_flattened_mut().iter_mut().zip(part.as_flattened()) {
+                        *sum = sum.add(*part);
+                    }
+                }
+                let gradient: [[L; 3]; 3] = both_ways!(weigh_back, sums, IN, 3);
+                for (tap, value) in gradient.as_flattened().iter().enumerate() {
+                    value.store(taps.as_mut_ptr().add(tap * L::N));
+                }
+            }
+            for (lane, dweight) in self.dweight[first * 9..].chunks_exact_mut(9).take(L::N).enumerate() {
+                for (tap, dw) in dweight.iter_mut().enumerate() {
+                    *dw = taps[tap * L::N + lane];
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of the weight `(o, c / groups, 3, 3)`.
+pub(super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweight: &mut [T]) {
+    let (simd, tiles) = (shape::<T>(), Tiles::of(g));
+    let (row, rows) = (g.c_group.next_multiple_of(2 * simd.lanes), g.o_group.next_multiple_of(simd.rows));
+    // A part sums some of the tiles for some of the output channels: parts of tiles as long as their sums take little memory.
+    let parts = ((1 << 23) / (POINTS * row * rows)).clamp(1, 8).min(tiles.count.div_ceil(32));
+    let splits = 2usize.div_ceil(parts * g.conv.groups).min(rows / simd.rows);
+    let per_split = (rows / simd.rows).div_ceil(splits) * simd.rows;
+    let length = ((1 << 18) / (POINTS * (row + per_split))).clamp(32, 128);
+    for group in 0..g.conv.groups {
+        let one = |task: usize| {
+            let (part, split) = (task % parts, task / parts);
+            let own = split * per_split..((split + 1) * per_split).min(g.o_group);
+            let size = per_split * row;
+            let mut sums = fresh::<T>(POINTS * size);
+            let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
+            let (start, end) = (part * tiles.count / parts, (part + 1) * tiles.count / parts);
+            for first in (start..end).step_by(length) {
+                if own.is_empty() {
+                    break;
+                }
+                let block = first..(first + length).min(end);
+                let seen = Field::new(tiles, block.clone(), (g.h, g.w), g.conv.padding, IN);
+                let made = Field::new(tiles, block.clone(), (g.oh, g.ow), (0, 0), OUT);
+                let fields = simd.lanes * seen.len().max(made.len());
+                lend::<T, _>(fields + POINTS * (row + per_split) * block.len(), |scratch| {
+                    let (fields, scratch) = scratch.split_at_mut(fields);
+                    let (inputs, gradients) = scratch.split_at_mut(POINTS * row * block.len());
+                    dispatch::<T, _>(InputsTurned { g, group, xs, layout: &seen, fields, points: inputs });
+                    dispatch::<T, _>(Gradients { g, grad, outputs: outputs.clone(), layout: &made, fields, points: gradients });
+                    for point in 0..POINTS {
+                        let (lhs, rhs) = (&gradients[point * per_split * block.len()..], &inputs[point * row * block.len()..]);
+                        let dims = [own.len().next_multiple_of(simd.rows), row, block.len()];
+                        let dst = sums[point * size..].as_mut_ptr();
+                        dispatch::<T, _>(Product { dims, lhs, rhs, dst, row, add: first > start });
+                    }
+                });
+            }
+            sums
+        };
+        let sums: Vec<Vec<T>> = (0..parts * splits).into_par_iter().map(one).collect();
+        let of_group = &mut dweight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
+        of_group.par_chunks_mut(g.c_group * 9).enumerate().for_each(|(o, dweight)| {
+            let (split, output) = (o / per_split, o % per_split);
+            let parts = &sums[split * parts..(split + 1) * parts];
+            dispatch::<T, _>(WeightGradient { parts, channels: g.c_group, size: per_split * row, row, output, dweight });
+        });
+    }
+}
