@@ -31,22 +31,20 @@ pub enum Kept {
 pub fn kept(op: &Op) -> Kept {
     match op {
         // The gradient of the weights is a product with the input; that of a norm holds the normalised input, made again.
-        Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::LayerNorm { .. } => Kept::Input,
-        // Each factor's gradient is a product with the others.
-        Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => Kept::Input,
+        Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } => Kept::Input,
         // Which pixel won is found again.
         Op::MaxPool(_) => Kept::Input,
-        // Their slope follows from the value, as that of tanh is 1 − y².
-        Op::Activate(
-            Activation::Relu | Activation::Relu6 | Activation::Elu | Activation::Sigmoid | Activation::Tanh | Activation::HardSigmoid,
-        ) => Kept::Output,
-        // These fall and rise: one value has two slopes.
-        Op::Activate(Activation::Swish | Activation::HardSwish) => Kept::Input,
-        Op::Softmax { .. } => Kept::Output,
-        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => Kept::Nothing,
-        Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Concat | Op::Pick { .. } => Kept::Nothing,
-        // What was dropped is drawn again.
-        Op::Add | Op::Scale { .. } | Op::Dropout { .. } => Kept::Nothing,
+        // The slope at the value is the slope at the input: a layer behind it keeps the value anyway.
+        Op::Activate(Activation::Relu | Activation::Relu6) => Kept::Output,
+        Op::Activate(_) => Kept::Input,
+        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } => Kept::Nothing,
+        Op::Concat | Op::Pick { .. } | Op::Add => Kept::Nothing,
+        // Run again from what they read.
+        Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::Softmax { .. } | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => {
+            Kept::Input
+        }
+        Op::WeightedSum { .. } | Op::Multiply | Op::Matmul | Op::Scale { .. } | Op::Dropout { .. } => Kept::Input,
+        Op::Permute { .. } | Op::Slice { .. } => Kept::Input,
     }
 }
 
