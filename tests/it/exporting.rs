@@ -6,7 +6,7 @@ use std::process::Command;
 use candle::{Device, Tensor};
 use datasets::Seed;
 use lab::graph::{Builder, Graph};
-use lab::models::dense_mlp;
+use lab::models::{alexnet, dense_mlp, mobilenet_v2};
 use lab::{Conv, Model, Pool, onnx, rewrite};
 
 use crate::nets::{apart, drawn, every_op, further_ops, random_wired, resnet18, samples};
@@ -71,7 +71,10 @@ fn onnxruntime_gives_the_same_logits() {
     let mlp = dense_mlp::Config::points(6, 5, 4).graph(Seed(1)).unwrap();
     let identity = Builder::new("identity", &[3]);
     let xs = identity.input();
-    let graphs = [every_op(), further_ops(), resnet18(8), random_wired(8, 2), pooling(), mlp, identity.finish(xs).unwrap()];
+    let mobile = mobilenet_v2::Config::imagenet(0.25, 10).cifar().graph().unwrap();
+    let alexnet = alexnet::Config::cifar(10).graph().unwrap();
+    let identity = identity.finish(xs).unwrap();
+    let graphs = [every_op(), further_ops(), resnet18(8), mobile, alexnet, random_wired(8, 2), pooling(), mlp, identity];
     let models: Vec<Model> = graphs.into_iter().map(|graph| drawn(graph, 5)).collect();
     for model in &models {
         let name = &model.graph.name;

@@ -40,7 +40,7 @@ pub(crate) fn apart(found: &Tensor, wanted: &Tensor) -> f64 {
     f64::from(found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale)
 }
 
-/// ResNet-18 for pictures of 32×32 (He et al. 2015), with torchvision's names; `width` is 64 in the original.
+/// A ResNet-18 of any width for pictures of 32×32, with the names of the original, whose width is 64.
 pub(crate) fn resnet18(width: usize) -> Graph {
     let mut g = Builder::new("resnet18", &[3, 32, 32]);
     let input = g.input();

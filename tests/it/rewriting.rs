@@ -4,6 +4,7 @@ use candle::Tensor;
 use datasets::Seed;
 use expect_test::{Expect, expect};
 use lab::graph::{Builder, Graph, Linear, Op};
+use lab::models::{mobilenet_v2, resnet, vgg};
 use lab::rewrite::{self, Pruned};
 use lab::{Activation, Conv, Model, Pool, exec};
 
@@ -43,6 +44,14 @@ fn check_fold(model: &Model, left: &[&str]) -> Graph {
 fn folding_leaves_no_batch_norm_after_a_layer() {
     let graph = check_fold(&drawn(resnet18(8), 1), &[]);
     assert_eq!(graph.nodes.len(), resnet18(8).nodes.len() - 20);
+    let families = [
+        resnet::Config { blocks: [1, 1, 1, 1], ..resnet::Config::r50(10).cifar() }.graph(),
+        mobilenet_v2::Config::imagenet(0.25, 10).cifar().graph(),
+        vgg::Config::layerwise(&[8; 15], 10).unwrap().graph(),
+    ];
+    for family in families {
+        check_fold(&drawn(family.unwrap(), 2), &[]);
+    }
     // With and without bias, depthwise, grouped, after a linear layer; the one after the concatenation stays.
     let graph = check_fold(&drawn(every_op(), 2), &["all_bn"]);
     assert_eq!(count(&graph, |op| matches!(op, Op::Conv(conv) if conv.bias)), 4);

@@ -6,14 +6,22 @@ use datasets::Seed;
 use expect_test::expect;
 use lab::draw;
 use lab::graph::{Builder, Graph};
-use lab::models::dense_mlp;
+use lab::models::{alexnet, dense_mlp, mobilenet_v2, resnet, vgg};
 use lab::{Activation, Conv};
 
 use crate::drawing::well_formed;
 use crate::nets::{every_op, further_ops, random_wired, resnet18};
 
 fn graphs() -> Vec<Graph> {
-    vec![resnet18(64), random_wired(16, 3), every_op(), further_ops(), dense_mlp::Config::mnist(8, 12, 10).graph(Seed(1)).unwrap()]
+    let families = [
+        resnet::Config::r50(1000).graph(),
+        mobilenet_v2::Config::imagenet(1.0, 1000).graph(),
+        vgg::Config::d16(1000).graph(),
+        alexnet::Config::cifar(10).graph(),
+        dense_mlp::Config::mnist(8, 12, 10).graph(Seed(1)),
+    ];
+    let others = [resnet18(64), random_wired(16, 3), every_op(), further_ops()];
+    families.into_iter().map(|family| family.unwrap()).chain(others).collect()
 }
 
 /// The numbers after each of some attributes, of every element that begins so.

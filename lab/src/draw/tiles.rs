@@ -131,6 +131,7 @@ fn joins(kind: Kind, op: &Op, before: &Op, tile_kind: Kind) -> bool {
 /// What a node does, in a few words.
 fn part(graph: &Graph, node: &Node) -> String {
     let square = |(a, b): (usize, usize)| format!("{a}×{b}");
+    let top = |top: Option<usize>| top.map_or(String::new(), |top| format!(", top {top}"));
     // Nothing where it is 1.
     let beyond_one = |before: &str, sides: (usize, usize)| match sides {
         (1, 1) => String::new(),
@@ -142,8 +143,10 @@ fn part(graph: &Graph, node: &Node) -> String {
         Op::Conv(conv) => {
             let kind = if Kind::of(graph, node) == Kind::Depthwise { "depthwise" } else { "conv" };
             let grouped = if kind == "depthwise" || conv.groups == 1 { String::new() } else { format!(", {} groups", conv.groups) };
-            format!("{kind} {}{}{}{grouped}", square(conv.kernel), beyond_one(" /", conv.stride), beyond_one(", dilation ", conv.dilation))
+            let window = format!("{}{}{}", square(conv.kernel), beyond_one(" /", conv.stride), beyond_one(", dilation ", conv.dilation));
+            format!("{kind} {window}{grouped}{}", top(conv.top))
         }
+        Op::Linear(linear) => format!("linear{}", top(linear.top)),
         Op::MaxPool(pool) => format!("max pool {}", window(pool)),
         Op::AvgPool(pool) => format!("mean pool {}", window(pool)),
         Op::GlobalAvgPool => "global mean".to_owned(),
