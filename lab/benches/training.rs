@@ -113,9 +113,7 @@ fn forward_by_candle(model: &Model, xs: &Tensor) -> Result<Tensor> {
                 let ys = input(0).conv2d(&param("weight").expect("its weight"), conv.padding.0, conv.stride.0, 1, conv.groups)?;
                 if conv.bias { ys.broadcast_add(&param("bias").expect("its bias").reshape((1, (), 1, 1))?)? } else { ys }
             }
-            Op::Linear(_) => {
-                input(0).matmul(&param("weight").expect("its weight").t()?)?.broadcast_add(&param("bias").expect("its bias"))?
-            }
+            Op::Linear(_) => input(0).matmul(&param("weight").expect("its weight").t()?)?.broadcast_add(&param("bias").expect("its bias"))?,
             Op::BatchNorm { eps, .. } => {
                 let of = |name: &str| param(name).expect("its parameter");
                 let norm = candle_nn::BatchNorm::new(
