@@ -25,6 +25,7 @@ mod optim;
 mod pixels;
 mod pool;
 mod real;
+mod squares;
 
 pub use activation::{Activation, activate};
 pub use channels::{concat, pick};
@@ -36,3 +37,4 @@ pub use norm::{Affine, Normed, batch_norm, batch_norm_running};
 pub use optim::{Adam, Decay, Sgd, adam_step, sgd_step};
 pub use pixels::normalize_u8;
 pub use pool::{Divisor, Pool, adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
+pub use squares::sum_of_squares;
