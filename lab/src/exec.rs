@@ -2,18 +2,19 @@
 //! statistics of batch norm) is handed back.
 
 use candle::{D, Tensor, Var};
+use datasets::Seed;
 
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{Graph, NodeId, Op, Unit};
 use crate::kernels::{self, Divisor};
 use crate::params::Params;
 use crate::{Error, Result};
 
-/// Which statistics batch norm uses.
+/// Which statistics batch norm uses, and whether anything is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Those of the batch.
-    Train,
-    /// The running ones.
+    /// Those of the batch; what is dropped depends on the seed, which is that of one step, and on the node's name.
+    Train(Seed),
+    /// The running ones; nothing is dropped.
     Eval,
 }
 
@@ -33,7 +34,7 @@ pub struct Statistics {
 pub struct Output {
     /// The network's value, `(n, ...)`: logits `(n, classes)` of a classifier.
     pub value: Tensor,
-    /// One per batch-norm node, in [`Mode::Train`].
+    /// One per batch-norm node, in training.
     pub statistics: Vec<Statistics>,
 }
 
@@ -145,28 +146,61 @@ fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'
         let input = |k: usize| value(node.inputs[k], &values);
         let own = params.of(id);
         let param = |k: usize| own[k].1.as_tensor();
+        let affine = |affine: bool| affine.then(|| kernels::Affine { weight: param(0), bias: param(1) });
         let computed = match &node.op {
             Op::Input => Ok(xs.clone()),
-            Op::Linear { .. } => kernels::linear(input(0), param(0), Some(param(1))),
-            Op::Conv(conv) => kernels::conv2d(input(0), param(0), conv.bias.then(|| param(1)), &conv.window()),
-            Op::BatchNorm { eps, .. } => {
-                let affine = Some(kernels::Affine { weight: param(0), bias: param(1) });
-                match mode {
-                    Mode::Train => kernels::batch_norm(input(0), affine, *eps).map(|normed| {
-                        statistics.push(Statistics { node: id, mean: normed.mean, var: normed.var });
-                        normed.ys
-                    }),
-                    Mode::Eval => kernels::batch_norm_running(input(0), param(2), param(3), affine, *eps),
-                }
+            Op::Linear(layer) => used(param(0), layer.top).and_then(|weight| linear(input(0), &weight, layer.bias.then(|| param(1)))),
+            Op::Conv(conv) => {
+                used(param(0), conv.top).and_then(|weight| kernels::conv2d(input(0), &weight, conv.bias.then(|| param(1)), &conv.window()))
             }
+            Op::BatchNorm { eps, affine: is_affine, .. } => match mode {
+                Mode::Train(_) => kernels::batch_norm(input(0), affine(*is_affine), *eps).map(|normed| {
+                    statistics.push(Statistics { node: id, mean: normed.mean, var: normed.var });
+                    normed.ys
+                }),
+                Mode::Eval => {
+                    let running = own.len() - 2;
+                    kernels::batch_norm_running(input(0), param(running), param(running + 1), affine(*is_affine), *eps)
+                }
+            },
+            Op::InstanceNorm { eps, affine: is_affine } => kernels::instance_norm(input(0), affine(*is_affine), *eps),
+            Op::LayerNorm { dims, eps, affine: is_affine } => kernels::layer_norm(input(0), *dims, affine(*is_affine), *eps),
             Op::Activate(activation) => kernels::activate(input(0), *activation),
+            Op::Softmax { dim } => kernels::softmax(input(0), dim + 1),
             Op::MaxPool(pool) => kernels::max_pool2d(input(0), pool),
             Op::AvgPool(pool) => kernels::avg_pool2d(input(0), pool, Divisor::Window),
             Op::GlobalAvgPool => kernels::global_avg_pool(input(0)),
+            Op::AdaptiveAvgPool { size } => kernels::adaptive_avg_pool2d(input(0), *size),
+            Op::Upsample { size, by } => kernels::upsample2d(input(0), *size, *by),
             Op::Flatten => input(0).flatten_from(1),
+            Op::Reshape { shape } => input(0).reshape([&input(0).dims()[..1], shape].concat()),
+            Op::Permute { order } => {
+                let order: Vec<usize> = [0].into_iter().chain(order.iter().map(|dim| dim + 1)).collect();
+                input(0).permute(order).and_then(|xs| xs.contiguous())
+            }
+            Op::Slice { dim, start, len } => input(0).narrow(dim + 1, *start, *len).and_then(|xs| xs.contiguous()),
             Op::Concat => join(&node.inputs, &values),
             Op::Pick { channels } => history.join(&node.inputs, &values).and_then(|all| kernels::pick(&all, channels)),
             Op::Add => (1..node.inputs.len()).try_fold(input(0).clone(), |sum, k| sum + input(k)),
+            Op::WeightedSum { through } => {
+                let inputs: Vec<&Tensor> = (0..node.inputs.len()).map(input).collect();
+                let weights = through.map_or_else(|| Ok(param(0).clone()), |through| kernels::activate(param(0), through));
+                weights.and_then(|weights| kernels::weighted_sum(&inputs, &weights))
+            }
+            Op::Multiply => (1..node.inputs.len()).try_fold(input(0).clone(), |product, k| kernels::multiply(&product, input(k))),
+            Op::Matmul => input(0).contiguous().and_then(|xs| xs.matmul(&input(1).contiguous()?)),
+            Op::Scale { by } => input(0) * *by,
+            Op::Dropout { p, unit } => match mode {
+                Mode::Eval => Ok(input(0).clone()),
+                Mode::Train(seed) => {
+                    let drop = match unit {
+                        Unit::Number => kernels::dropout,
+                        Unit::Channel => kernels::dropout_channels,
+                        Unit::Sample => kernels::dropout_samples,
+                    };
+                    drop(input(0), *p, seed.named(&node.name))
+                }
+            },
         };
         let value = computed.map_err(|error| error.context(format!("{}: {}", graph.name, node.name)))?;
         match &mut keep {
@@ -186,6 +220,19 @@ fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'
         }
     }
     Ok((values, statistics))
+}
+
+/// `xs (n, d)` to `(n, o)`, or `(n, t, d)` to `(n, t, o)`.
+fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> candle::Result<Tensor> {
+    match *xs.dims() {
+        [n, t, d] => kernels::linear(&xs.reshape((n * t, d))?, weight, bias)?.reshape((n, t, ())),
+        _ => kernels::linear(xs, weight, bias),
+    }
+}
+
+/// The weights in use.
+fn used(weight: &Tensor, top: Option<usize>) -> candle::Result<Tensor> {
+    top.map_or_else(|| Ok(weight.clone()), |top| kernels::top_k(weight, top))
 }
 
 /// Class indices `(n)` of logits `(n, classes)`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle::{DType, Device, Tensor, Var};
 use datasets::Seed;
 
-use crate::graph::{Graph, NodeId, Parameter, Role};
+use crate::graph::{Graph, Init, NodeId, Parameter};
 use crate::{Error, Result};
 
 /// The parameters of one graph, on one device.
@@ -18,24 +18,24 @@ pub struct Params {
 }
 
 impl Params {
-    /// Fresh parameters, `f32`: weights and biases uniform in ±1/√fan_in (PyTorch's default), scales and variances 1,
-    /// shifts and means 0. A parameter depends on `seed` and its name alone.
+    /// Fresh parameters, `f32`, from what each is to be drawn; see [`Init`]. A parameter depends on `seed` and its name alone.
     ///
     /// # Errors
     /// When the device has no room.
     pub fn init(graph: &Graph, seed: Seed, device: &Device) -> Result<Self> {
         let draw = |parameter: &Parameter| {
-            let shape = parameter.shape.as_slice();
-            match parameter.role {
-                Role::Weight | Role::Bias => {
-                    let bound = 1.0 / (parameter.fan_in as f64).sqrt();
-                    let mut rng = seed.named(&parameter.name).rng();
-                    let values: Vec<f32> = (0..parameter.len()).map(|_| rng.range(-bound, bound) as f32).collect();
-                    Tensor::from_vec(values, shape, device)
-                }
-                Role::Scale | Role::RunningVar => Tensor::ones(shape, DType::F32, device),
-                Role::Shift | Role::RunningMean => Tensor::zeros(shape, DType::F32, device),
-            }
+            let fan_in = parameter.fan_in as f64;
+            let fan_out = parameter.shape.iter().enumerate().map(|(at, &size)| if at == 1 { 1 } else { size }).product::<usize>() as f64;
+            let mut rng = seed.named(&parameter.name).rng();
+            let mut number = || match parameter.init {
+                Init::Uniform => rng.range(-1.0 / fan_in.sqrt(), 1.0 / fan_in.sqrt()),
+                Init::KaimingIn => rng.normal() * (2.0 / fan_in).sqrt(),
+                Init::KaimingOut => rng.normal() * (2.0 / fan_out).sqrt(),
+                Init::Normal { std } => rng.normal() * std,
+                Init::Constant(value) => value,
+            };
+            let values: Vec<f32> = (0..parameter.len()).map(|_| number() as f32).collect();
+            Tensor::from_vec(values, parameter.shape.as_slice(), device)
         };
         Self::collect(graph, draw)
     }
@@ -120,6 +120,19 @@ impl Params {
     pub(crate) fn copied(&self) -> Result<Self> {
         let copy = |(parameter, var): &(Parameter, Var)| Ok((parameter.clone(), Var::from_tensor(&var.as_detached_tensor().copy()?)?));
         Ok(Self { entries: self.entries.iter().map(copy).collect::<Result<_>>()?, starts: self.starts.clone() })
+    }
+
+    /// The same values as another type: `f64` for what `f32` rounds away.
+    ///
+    /// # Errors
+    /// When `dtype` is no type of floating-point numbers.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        if !dtype.is_float() {
+            return Err(Error::mismatch("params: type", "floating-point numbers", dtype.as_str()));
+        }
+        let cast =
+            |(parameter, var): &(Parameter, Var)| Ok((parameter.clone(), Var::from_tensor(&var.as_detached_tensor().to_dtype(dtype)?)?));
+        Ok(Self { entries: self.entries.iter().map(cast).collect::<Result<_>>()?, starts: self.starts.clone() })
     }
 
     /// The parameters of a node, in the order of [`Graph::parameters`].

@@ -2,7 +2,8 @@
 
 use datasets::Seed;
 use expect_test::{Expect, expect};
-use lab::graph::{Builder, Graph};
+use lab::graph::{Builder, Graph, Linear, Op, Unit};
+use lab::kernels::Interpolation;
 use lab::metrics::{nn_mass, profile};
 use lab::models::{Spec, dense_mlp};
 use lab::{Activation, Conv, Pool};
@@ -139,10 +140,10 @@ fn a_mistake_names_its_node_and_the_shapes() {
     check_mistake(
         |g| g.conv("stem", g.input(), Conv::square(8, 11).padding(0)),
         expect![
-            "net: stem: wanted a kernel that fits the padded picture, found Conv { channels: 8, kernel: (11, 11), stride: (1, 1), padding: (0, 0), dilation: (1, 1), groups: 1, bias: false } on 8×8"
+            "net: stem: wanted a kernel that fits the padded picture, found Conv { channels: 8, kernel: (11, 11), stride: (1, 1), padding: (0, 0), dilation: (1, 1), groups: 1, bias: false, top: None } on 8×8"
         ],
     );
-    check_mistake(|g| g.linear("fc", g.input(), 8), expect!["net: fc: wanted an input [d]; flatten it first, found [3, 8, 8]"]);
+    check_mistake(|g| g.linear("fc", g.input(), 8), expect!["net: fc: wanted an input [d] or [t, d]; flatten it first, found [3, 8, 8]"]);
     check_mistake(
         |g| {
             let ys = g.conv("a", g.input(), Conv::k1(3));
@@ -173,4 +174,99 @@ fn a_config_that_does_not_add_up_names_the_field() {
     let broken = serde_json::to_string(&tiny_cnn()).unwrap().replace(r#""shape":[5]"#, r#""shape":[6]"#);
     let error = serde_json::from_str::<Graph>(&broken).unwrap_err().to_string();
     expect!["tiny_cnn: fc: wanted shape [5], found [6]"].assert_eq(&error);
+}
+
+/// Shapes and costs of the operations beyond layers and pooling, and where their channels come from.
+#[test]
+fn operations_have_shapes_costs_and_origins() {
+    let mut g = Builder::new("net", &[4, 6, 6]);
+    let xs = g.input();
+    let ys = g.conv("conv", xs, Conv::k3(8).top(50));
+    let ys = g.node("norm", Op::InstanceNorm { eps: 1e-5, affine: true }, &[ys]);
+    let ys = g.upsample(ys, (12, 12), Interpolation::Bilinear);
+    let ys = g.adaptive_avg_pool(ys, (4, 3));
+    let part = g.slice(ys, 0, 2, 3);
+    let both = g.concat(&[part, ys]);
+    let gate = g.global_avg_pool(both);
+    let gate = g.linear("gate", gate, Linear::plain(11).top(20));
+    let gated = g.multiply(both, gate);
+    let rows = g.reshape(gated, &[11, 12]);
+    let columns = g.permute(rows, &[1, 0]);
+    let product = g.matmul(rows, columns);
+    let tokens = g.linear("tokens", product, 5);
+    let tokens = g.layer_norm("last", tokens, 1);
+    let tokens = g.weighted_sum("sum", &[tokens, tokens]);
+    let graph = g.finish(tokens).unwrap();
+    check_profile(
+        &graph,
+        expect![[r#"
+        input             input           4×6×6          0       0
+        conv              conv            8×6×6        288    1800
+        norm              instance_norm   8×6×6         16       0
+        upsample          upsample        8×12×12        0       0
+        adaptive_avg_pool adaptive_avg_pool8×4×3          0       0
+        slice             slice           3×4×3          0       0
+        concat            concat          11×4×3         0       0
+        global_avg_pool   global_avg_pool 11             0       0
+        gate              linear          11           121      20
+        multiply          multiply        11×4×3         0       0
+        reshape           reshape         11×12          0       0
+        permute           permute         12×11          0       0
+        matmul            matmul          11×11          0    1452
+        tokens            linear          11×5          60     605
+        last              layer_norm      11×5          10       0
+        sum               weighted_sum    11×5           2       0
+        params 497 macs 3877
+    "#]],
+    );
+    let conv = graph.find("conv").unwrap();
+    let passed: Vec<usize> = graph
+        .origins(both.id())
+        .into_iter()
+        .map(|(node, channel)| {
+            assert_eq!(node, conv);
+            channel
+        })
+        .collect();
+    assert_eq!(passed, [2, 3, 4, 0, 1, 2, 3, 4, 5, 6, 7]);
+    assert!(graph.origins(product.id()).iter().all(|&(node, _)| node == product.id()));
+}
+
+#[test]
+fn an_operation_that_does_not_fit_says_why() {
+    check_mistake(
+        |g| g.node("x", Op::LayerNorm { dims: 4, eps: 1e-5, affine: true }, &[g.input()]),
+        expect!["net: x: wanted 1 to 3 dimensions, found 4"],
+    );
+    check_mistake(|g| g.softmax(g.input(), 3), expect!["net: softmax: wanted a dimension of [3, 8, 8], counted from 0, found 3"]);
+    check_mistake(|g| g.slice(g.input(), 1, 7, 2), expect!["net: slice: wanted a part of 8 places, found 2 from place 7 on"]);
+    check_mistake(|g| g.reshape(g.input(), &[3, 8]), expect!["net: reshape: wanted a shape of as many values as [3, 8, 8], found [3, 8]"]);
+    check_mistake(|g| g.permute(g.input(), &[0, 1, 1]), expect!["net: permute: wanted each of the 3 dimensions once, found [0, 1, 1]"]);
+    check_mistake(
+        |g| g.upsample(g.input(), (0, 4), Interpolation::Nearest),
+        expect!["net: upsample: wanted at least one row and column, found (0, 4)"],
+    );
+    check_mistake(|g| g.dropout(g.input(), 1.0, Unit::Channel), expect!["net: channel_dropout: wanted a probability below 1, found 1"]);
+    check_mistake(|g| g.conv("conv", g.input(), Conv::k1(2).top(7)), expect!["net: conv: wanted 1 to 6 weights in use, found 7"]);
+    check_mistake(
+        |g| {
+            let part = g.slice(g.input(), 1, 0, 3);
+            g.matmul(g.input(), part)
+        },
+        expect!["net: matmul: wanted two inputs [.., m, k] and [.., k, n], found [[3, 8, 8], [3, 3, 8]]"],
+    );
+    check_mistake(
+        |g| {
+            let gate = g.slice(g.input(), 0, 0, 2);
+            g.multiply(g.input(), gate)
+        },
+        expect!["net: multiply: wanted [3], or [3, 8, 8] with 1 in some places, found [2, 8, 8]"],
+    );
+    check_mistake(
+        |g| {
+            let one = g.adaptive_avg_pool(g.input(), (1, 1));
+            g.node("x", Op::InstanceNorm { eps: 1e-5, affine: false }, &[one])
+        },
+        expect!["net: x: wanted more than one pixel to normalise by, found 1×1"],
+    );
 }

@@ -3,7 +3,7 @@
 use candle::{DType, Device, IndexOp, Result, Tensor, Var};
 use datasets::Seed;
 use expect_test::{Expect, expect};
-use lab::kernels::{self, Activation, Affine, Conv, Divisor, Pool, Sgd};
+use lab::kernels::{self, Activation, Affine, Conv, Divisor, Interpolation, Pool, Sgd};
 
 use crate::differentiating::{CPU, Lie, distance, fill, forward_backward, numbers};
 
@@ -37,6 +37,16 @@ fn check_all(check: impl Fn(&str, &[&[usize]], Op<'_>)) {
     check("cross_entropy", &[&[3000, 17]], &|t| kernels::cross_entropy(&t[0], &labels, 0.1));
     check("sum_of_squares", &[&[9, 40, 20, 20]], &|t| kernels::sum_of_squares(&t[0].transpose(0, 3)?));
     check("dropout", &[&[9, 40, 20, 20]], &|t| kernels::dropout(&t[0], 0.3, Seed(3)));
+    check("dropout_channels", &[&[9, 40, 20, 20]], &|t| kernels::dropout_channels(&t[0], 0.3, Seed(3)));
+    let layer_norm = |t: &[Tensor]| kernels::layer_norm(&t[0], 1, Some(Affine { weight: &t[1], bias: &t[2] }), 1e-5);
+    check("layer_norm", &[&[9, 400, 20], &[20], &[20]], &layer_norm);
+    check("instance_norm", &[&[9, 40, 20, 20]], &|t| kernels::instance_norm(&t[0], None, 1e-5));
+    check("softmax", &[&[9, 40, 20, 20]], &|t| kernels::softmax(&t[0], 1));
+    check("multiply", &[&[9, 40, 20, 20], &[9, 40]], &|t| kernels::multiply(&t[0], &t[1]));
+    check("weighted_sum", &[&[9, 40, 20, 20], &[1]], &|t| kernels::weighted_sum(&[&t[0]], &t[1]));
+    check("upsample2d, nearest", &[&[9, 40, 9, 11]], &|t| kernels::upsample2d(&t[0], (20, 25), Interpolation::Nearest));
+    check("upsample2d, bilinear", &[&[9, 40, 9, 11]], &|t| kernels::upsample2d(&t[0], (20, 25), Interpolation::Bilinear));
+    check("top_k", &[&[90, 40, 3, 3]], &|t| kernels::top_k(&t[0], 5000));
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn gradient_error(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, shapes: &[&[usize]], 
 }
 
 #[track_caller]
-fn check_gradient(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+pub(crate) fn check_gradient(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     for lie in [Lie::Contiguous, Lie::Strided] {
         let error = gradient_error(&f, shapes, lie).unwrap_or_else(|error| panic!("{name} of {shapes:?}, {lie:?}: {error}"));
         assert!(error < 1e-7, "{name} of {shapes:?}, {lie:?}: gradient off by {error:e}");
@@ -110,7 +110,7 @@ pub(crate) type Op<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 
 /// Two implementations agree in output and gradients.
 #[track_caller]
-fn check_twins(name: &str, shapes: &[&[usize]], one: Op<'_>, other: Op<'_>) {
+pub(crate) fn check_twins(name: &str, shapes: &[&[usize]], one: Op<'_>, other: Op<'_>) {
     let inputs: Vec<Tensor> = shapes.iter().zip(1..).map(|(shape, seed)| fill(seed, shape)).collect();
     let (one, one_grads) = forward_backward(one, &inputs, Lie::Strided).unwrap();
     let (other, other_grads) = forward_backward(other, &inputs, Lie::Contiguous).unwrap();

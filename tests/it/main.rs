@@ -25,7 +25,9 @@ mod accumulating; // a batch in parts gives the gradient of the whole; a publish
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences
+mod families; // networks of papers: counts, names, logits and gradients of the reference programs
 mod matching_pytorch; // kernels against PyTorch's numbers
+mod operations; // gates, norms, resampling, dropout: gradients and laws
 mod resuming; // a run that was killed goes on as if it had not been
 mod running; // logits against the original's, modes, traces, checkpoints
 mod scheduling; // learning rates: formulas, and the published programs'

@@ -1,6 +1,10 @@
-//! The kernels give PyTorch's numbers, forward and backward, and its optimisers' steps.
+//! The kernels, and the nodes of a graph, give PyTorch's numbers, forward and backward; the optimisers take its steps.
 
-use candle::{Result, Tensor, Var};
+use candle::{DType, Result, Tensor, Var};
+use datasets::Seed;
+use lab::Params;
+use lab::exec::{self, Mode};
+use lab::graph::{Builder, Op};
 use lab::kernels::{self, Activation, Adam, Affine, Conv, Decay, Divisor, Pool, Sgd};
 use serde_json::{Value, from_value};
 
@@ -84,6 +88,56 @@ fn outputs_and_gradients() {
         seen += 1;
     }
     assert_eq!(seen, 34);
+}
+
+/// One node of each operation, run in training; it reads slices of one flat input, so that any number of inputs can be given.
+#[test]
+fn nodes_of_a_graph() {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../golden/kernels/operations.json")).unwrap();
+    assert_eq!(cases.len(), 39);
+    for case in cases {
+        let op: Op = from_value(case["config"]["op"].clone()).unwrap();
+        let shapes: Vec<Vec<usize>> = from_value(case["shapes"].clone()).unwrap();
+        let filled: Vec<Tensor> = shapes.iter().zip(1..).map(|(shape, seed)| fill(seed, shape)).collect();
+        let (inputs, parameters) = filled.split_at(from_value(case["config"]["inputs"].clone()).unwrap());
+        let flat: Vec<Tensor> = inputs.iter().map(|input| input.flatten_from(1).unwrap()).collect();
+        let xs = Var::from_tensor(&Tensor::cat(&flat, 1).unwrap()).unwrap();
+
+        let mut g = Builder::new("case", &xs.dims()[1..]);
+        let (mut values, mut start) = (Vec::new(), 0);
+        for input in inputs {
+            let len = input.elem_count() / input.dims()[0];
+            let part = g.slice(g.input(), 0, start, len);
+            values.push(g.reshape(part, &input.dims()[1..]));
+            start += len;
+        }
+        let ys = g.node("op", op.clone(), &values);
+        let graph = g.finish(ys).unwrap();
+        let params = Params::init(&graph, Seed(0), CPU).unwrap().to_dtype(DType::F64).unwrap();
+        assert_eq!(params.trainable().count(), parameters.len(), "{op:?}");
+        for ((parameter, _), value) in params.trainable().zip(parameters) {
+            // Where the largest weights are chosen, quarters make ties.
+            let ties = parameter.name == "op.weight" && serde_json::to_string(&op).unwrap().contains("top");
+            let value = if ties { ((value * 4.0).unwrap().floor().unwrap() / 4.0).unwrap() } else { value.clone() };
+            params.set(&parameter.name, &value).unwrap();
+        }
+
+        let ys = exec::forward(&graph, &params, &xs, Mode::Train(Seed(0))).unwrap().value;
+        assert_eq!(ys.dims(), from_value::<Vec<usize>>(case["output_shape"].clone()).unwrap(), "{op:?}");
+        assert!(distance(&numbers(&ys), &list(&case["output"])) < TOLERANCE, "{op:?}: output");
+        let gradients = (&ys * fill(100, ys.dims())).unwrap().sum_all().unwrap().backward().unwrap();
+        let mut start = 0;
+        for (which, input) in inputs.iter().enumerate() {
+            let len = input.elem_count() / input.dims()[0];
+            let gradient = gradients.get(&xs).unwrap().narrow(1, start, len).unwrap();
+            assert!(distance(&numbers(&gradient), &list(&case["gradients"][which])) < TOLERANCE, "{op:?}: input {which}");
+            start += len;
+        }
+        for (which, (parameter, var)) in (inputs.len()..).zip(params.trainable()) {
+            let gradient = numbers(gradients.get(var).unwrap());
+            assert!(distance(&gradient, &list(&case["gradients"][which])) < TOLERANCE, "{op:?}: {}", parameter.name);
+        }
+    }
 }
 
 /// Five steps from the same start with the same gradients.

@@ -94,7 +94,7 @@ fn weights_depend_on_seed_and_name_alone() {
 fn batch_norm_trains_in_training() {
     let model = small();
     let xs = pictures(16);
-    let train = exec::forward(&model.graph, &model.params, &xs, Mode::Train).unwrap();
+    let train = exec::forward(&model.graph, &model.params, &xs, Mode::Train(Seed(0))).unwrap();
     assert_eq!(train.statistics.len(), 1);
     let eval = exec::forward(&model.graph, &model.params, &xs, Mode::Eval).unwrap();
     assert!(eval.statistics.is_empty());

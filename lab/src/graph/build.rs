@@ -1,7 +1,7 @@
 //! Writing a graph down, in straight-line code.
 
-use super::{Conv, Graph, Node, NodeId, Op};
-use crate::kernels::{Activation, Pool};
+use super::{Conv, Graph, Init, Linear, Node, NodeId, Op, Role, Unit};
+use crate::kernels::{Activation, Interpolation, Pool};
 use crate::{Error, Result};
 
 /// A value inside a graph that is being built.
@@ -40,6 +40,7 @@ pub struct Builder {
     nodes: Vec<Node>,
     cells: Vec<Vec<NodeId>>,
     scope: Vec<String>,
+    inits: Vec<(Role, Init)>,
     mistake: Option<Error>,
 }
 
@@ -49,8 +50,8 @@ impl Builder {
         let empty = input.is_empty() || input.contains(&0);
         let mistake = empty.then(|| Error::mismatch(format!("{name}: input"), "a shape [d] or [c, h, w] without 0", format!("{input:?}")));
         let shape = if input.is_empty() { vec![1] } else { input.to_vec() };
-        let nodes = vec![Node { name: "input".to_owned(), op: Op::Input, inputs: Vec::new(), shape }];
-        Self { name: name.to_owned(), nodes, cells: Vec::new(), scope: Vec::new(), mistake }
+        let nodes = vec![Node { name: "input".to_owned(), op: Op::Input, inputs: Vec::new(), shape, init: Vec::new() }];
+        Self { name: name.to_owned(), nodes, cells: Vec::new(), scope: Vec::new(), inits: Vec::new(), mistake }
     }
 
     /// The network's input.
@@ -81,9 +82,15 @@ impl Builder {
         self.cells.push(layers.iter().map(|layer| layer.0).collect());
     }
 
-    /// `[d]` to `[features]`: matrix product and bias.
-    pub fn linear(&mut self, name: impl ToString, xs: Value, features: usize) -> Value {
-        self.named(name, Op::Linear { features }, &[xs])
+    /// Fresh parameters of that role are drawn so, in the nodes from here on.
+    pub fn init(&mut self, role: Role, init: Init) {
+        self.inits.retain(|(of, _)| *of != role);
+        self.inits.push((role, init));
+    }
+
+    /// `[d]` to `[features]`, or `[t, d]` to `[t, features]`: matrix product and bias. Without bias: `Linear::plain(features)`.
+    pub fn linear(&mut self, name: impl ToString, xs: Value, linear: impl Into<Linear>) -> Value {
+        self.named(name, Op::Linear(linear.into()), &[xs])
     }
 
     /// `[c, h, w]` to `[conv.channels, h', w']`.
@@ -91,9 +98,14 @@ impl Builder {
         self.named(name, Op::Conv(conv), &[xs])
     }
 
-    /// Normalises each channel (eps 1e-5, momentum 0.1).
+    /// Normalises each channel over the batch (eps 1e-5, momentum 0.1), then scales and shifts it.
     pub fn batch_norm(&mut self, name: impl ToString, xs: Value) -> Value {
-        self.named(name, Op::BatchNorm { eps: 1e-5, momentum: 0.1 }, &[xs])
+        self.named(name, Op::BatchNorm { eps: 1e-5, momentum: 0.1, affine: true }, &[xs])
+    }
+
+    /// Normalises each sample over its last `dims` dimensions (eps 1e-5), then scales and shifts each place of them.
+    pub fn layer_norm(&mut self, name: impl ToString, xs: Value, dims: usize) -> Value {
+        self.named(name, Op::LayerNorm { dims, eps: 1e-5, affine: true }, &[xs])
     }
 
     /// A function of each value.
@@ -116,6 +128,21 @@ impl Builder {
         self.unnamed(Op::GlobalAvgPool, &[xs])
     }
 
+    /// `[c, h, w]` to `[c, size.0, size.1]`: means of windows that share the picture evenly.
+    pub fn adaptive_avg_pool(&mut self, xs: Value, size: (usize, usize)) -> Value {
+        self.unnamed(Op::AdaptiveAvgPool { size }, &[xs])
+    }
+
+    /// `[c, h, w]` to `[c, size.0, size.1]`.
+    pub fn upsample(&mut self, xs: Value, size: (usize, usize), by: Interpolation) -> Value {
+        self.unnamed(Op::Upsample { size, by }, &[xs])
+    }
+
+    /// Positive values that add up to 1 along a dimension; 0 is the channels.
+    pub fn softmax(&mut self, xs: Value, dim: usize) -> Value {
+        self.unnamed(Op::Softmax { dim }, &[xs])
+    }
+
     /// `[c, h, w]` to `[c·h·w]`.
     pub fn flatten(&mut self, xs: Value) -> Value {
         self.unnamed(Op::Flatten, &[xs])
@@ -134,6 +161,51 @@ impl Builder {
     /// The sum of values of one shape.
     pub fn add(&mut self, xs: &[Value]) -> Value {
         self.unnamed(Op::Add, xs)
+    }
+
+    /// The sum of values of one shape, each times a learned number; of one value, that times a learned number.
+    pub fn weighted_sum(&mut self, name: impl ToString, xs: &[Value]) -> Value {
+        self.named(name, Op::WeightedSum { through: None }, xs)
+    }
+
+    /// A value times another of its shape, or times a gate `[c]` or `[c, 1, 1]` for each channel.
+    pub fn multiply(&mut self, xs: Value, by: Value) -> Value {
+        self.unnamed(Op::Multiply, &[xs, by])
+    }
+
+    /// `[.., m, k]` and `[.., k, n]` to `[.., m, n]`.
+    pub fn matmul(&mut self, xs: Value, ys: Value) -> Value {
+        self.unnamed(Op::Matmul, &[xs, ys])
+    }
+
+    /// Each value times a number.
+    pub fn scale(&mut self, xs: Value, by: f64) -> Value {
+        self.unnamed(Op::Scale { by }, &[xs])
+    }
+
+    /// `len` places of a dimension, from `start` on.
+    pub fn slice(&mut self, xs: Value, dim: usize, start: usize, len: usize) -> Value {
+        self.unnamed(Op::Slice { dim, start, len }, &[xs])
+    }
+
+    /// The same values in another shape.
+    pub fn reshape(&mut self, xs: Value, shape: &[usize]) -> Value {
+        self.unnamed(Op::Reshape { shape: shape.to_vec() }, &[xs])
+    }
+
+    /// Dimension `order[i]` becomes dimension `i`.
+    pub fn permute(&mut self, xs: Value, order: &[usize]) -> Value {
+        self.unnamed(Op::Permute { order: order.to_vec() }, &[xs])
+    }
+
+    /// In training, each `unit` is 0 with probability `p`.
+    pub fn dropout(&mut self, xs: Value, p: f64, unit: Unit) -> Value {
+        self.unnamed(Op::Dropout { p, unit }, &[xs])
+    }
+
+    /// Any operation: what the other methods do with the usual settings.
+    pub fn node(&mut self, name: impl ToString, op: Op, inputs: &[Value]) -> Value {
+        self.named(name, op, inputs)
     }
 
     /// The graph whose result is `output`.
@@ -167,16 +239,17 @@ impl Builder {
 
     fn push(&mut self, name: String, op: Op, inputs: &[Value]) -> Value {
         let shapes: Vec<&[usize]> = inputs.iter().map(|&xs| self.shape(xs)).collect();
-        let shape = match op.shape(&shapes) {
-            Ok(shape) => shape,
+        let (shape, own) = match op.shape(&shapes) {
+            Ok(shape) => (shape, op.parameters(&shapes)),
             Err((wanted, found)) => {
                 // Something to go on with; the graph is never handed out.
                 let shape = shapes.first().map_or(vec![1], |shape| shape.to_vec());
                 self.mistaken(&name, &wanted, &found);
-                shape
+                (shape, Vec::new())
             }
         };
-        self.nodes.push(Node { name, op, inputs: inputs.iter().map(|xs| xs.0).collect(), shape });
+        let init = self.inits.iter().filter(|(role, _)| own.iter().any(|(_, of, ..)| of == role)).copied().collect();
+        self.nodes.push(Node { name, op, inputs: inputs.iter().map(|xs| xs.0).collect(), shape, init });
         Value(NodeId(self.nodes.len() - 1))
     }
 

@@ -4,10 +4,13 @@
 //! by the readers of the other modules; each is a function of the graph alone, or of the graph and its weights.
 
 mod build;
+mod init;
 mod op;
+mod rules;
 
 pub use build::{Builder, Value};
-pub use op::{Conv, Op};
+pub use init::Init;
+pub use op::{Conv, Linear, Op, Unit};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,9 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
     /// Shape of the output for one sample: `[d]`, or `[c, h, w]`.
     pub shape: Vec<usize>,
+    /// From what its fresh parameters are drawn, by role, where it is not [`Init::of`] the role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init: Vec<(Role, Init)>,
 }
 
 /// A network: nodes such that each comes after its inputs; the first is the input, `output` is the result.
@@ -53,10 +59,12 @@ pub enum Role {
     Weight,
     /// Added per output channel `(o)`.
     Bias,
-    /// Multiplies a normalised channel `(c)`.
+    /// Multiplies what is normalised: a number a channel `(c)`, or a place.
     Scale,
-    /// Added to a normalised channel `(c)`.
+    /// Added to what is normalised: a number a channel `(c)`, or a place.
     Shift,
+    /// Multiplies each of several inputs `(inputs)`.
+    Factor,
     /// Mean seen in training `(c)`; not trained by gradient.
     RunningMean,
     /// Variance seen in training `(c)`; not trained by gradient.
@@ -71,7 +79,7 @@ impl Role {
 }
 
 /// A parameter a graph needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parameter {
     /// The node's name and, after a dot, PyTorch's name for it: `fc.weight`, `bn1.running_mean`.
     pub name: String,
@@ -81,6 +89,8 @@ pub struct Parameter {
     pub role: Role,
     /// Number of inputs that meet in one output; 1 for normalisation.
     pub fan_in: usize,
+    /// From what it is drawn when it is fresh.
+    pub init: Init,
     /// The node it belongs to.
     pub node: NodeId,
 }
@@ -124,35 +134,41 @@ impl Graph {
 
     /// The parameters in the order of the nodes, weights before biases, running statistics last.
     pub fn parameters(&self) -> Vec<Parameter> {
-        let of = |(at, node): (usize, &Node)| {
-            let input = node.inputs.first().map(|&id| self.node(id).shape.clone()).unwrap_or_default();
-            let name = node.name.clone();
-            node.op.parameters(&input).into_iter().map(move |(suffix, role, shape, fan_in)| Parameter {
-                name: format!("{name}.{suffix}"),
-                shape,
-                role,
-                fan_in,
-                node: NodeId(at),
-            })
-        };
-        self.nodes.iter().enumerate().flat_map(of).collect()
+        let mut parameters = Vec::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            let inputs: Vec<&[usize]> = node.inputs.iter().map(|&id| self.node(id).shape.as_slice()).collect();
+            for (suffix, role, shape, fan_in) in node.op.parameters(&inputs) {
+                let set = node.init.iter().find(|(of, _)| *of == role);
+                let init = set.map_or(Init::of(role), |&(_, init)| init);
+                parameters.push(Parameter { name: format!("{}.{suffix}", node.name), shape, role, fan_in, init, node: NodeId(at) });
+            }
+        }
+        parameters
     }
 
     /// For each channel of a node's value, the node and channel where it was made: looks through whatever passes
-    /// channels on (concatenation, picking, activation, normalisation, pooling), up to what mixes them.
+    /// channels on (concatenation, picking, slicing, activation, normalisation, pooling), up to what mixes them or makes others of them.
     pub fn origins(&self, id: NodeId) -> Vec<(NodeId, usize)> {
         let node = self.node(id);
         let joined = || node.inputs.iter().flat_map(|&input| self.origins(input)).collect::<Vec<_>>();
+        let made = || (0..node.shape[0]).map(|channel| (id, channel)).collect();
         match &node.op {
             Op::Concat => joined(),
             Op::Pick { channels } => {
                 let all = joined();
                 channels.iter().map(|&channel| all[channel]).collect()
             }
-            Op::Activate(_) | Op::BatchNorm { .. } | Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool => joined(),
-            Op::Input | Op::Linear { .. } | Op::Conv(_) | Op::Flatten | Op::Add => {
-                (0..node.shape[0]).map(|channel| (id, channel)).collect()
-            }
+            Op::Slice { dim: 0, start, len } => joined()[*start..start + len].to_vec(),
+            // What acts on each channel alone.
+            Op::Activate(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::Scale { .. } | Op::Dropout { .. } => joined(),
+            Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => joined(),
+            Op::Slice { .. } => joined(),
+            Op::Softmax { dim } if *dim > 0 => joined(),
+            Op::LayerNorm { dims, .. } if *dims < node.shape.len() => joined(),
+            Op::Permute { order } if order[0] == 0 => joined(),
+            Op::Input | Op::Linear(_) | Op::Conv(_) | Op::LayerNorm { .. } | Op::Softmax { .. } => made(),
+            Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } => made(),
+            Op::Add | Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => made(),
         }
     }
 }

@@ -1,9 +1,8 @@
-//! What a node can compute, and the shape and parameter rule of each operation.
+//! What a node can compute.
 
 use serde::{Deserialize, Serialize};
 
-use super::Role;
-use crate::kernels::{self, Activation, Pool};
+use crate::kernels::{self, Activation, Interpolation, Pool};
 
 /// A convolution: kernel, stride, padding and dilation are `(rows, columns)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,12 +22,16 @@ pub struct Conv {
     pub groups: usize,
     /// Whether a value is added per output channel.
     pub bias: bool,
+    /// How many weights are in use, those of the largest magnitude (of equals the later); the gradient reaches all, as if all were.
+    /// `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<usize>,
 }
 
 impl Conv {
     /// 1×1, stride 1, no bias.
     pub fn k1(channels: usize) -> Self {
-        Self { channels, kernel: (1, 1), stride: (1, 1), padding: (0, 0), dilation: (1, 1), groups: 1, bias: false }
+        Self { channels, kernel: (1, 1), stride: (1, 1), padding: (0, 0), dilation: (1, 1), groups: 1, bias: false, top: None }
     }
 
     /// 3×3 with padding 1, stride 1, no bias.
@@ -61,42 +64,142 @@ impl Conv {
         Self { bias: true, ..self }
     }
 
+    /// With only the `top` largest weights in use.
+    pub fn top(self, top: usize) -> Self {
+        Self { top: Some(top), ..self }
+    }
+
     /// How the window moves over the picture.
     pub(crate) fn window(&self) -> kernels::Conv {
         kernels::Conv { stride: self.stride, padding: self.padding, dilation: self.dilation, groups: self.groups }
     }
 }
 
-/// What a node computes. `[..]` are shapes of one sample.
+/// A matrix product along the last dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linear {
+    /// Output features.
+    pub features: usize,
+    /// Whether a value is added per output feature.
+    pub bias: bool,
+    /// As in [`Conv`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<usize>,
+}
+
+impl Linear {
+    /// Without a bias.
+    pub fn plain(features: usize) -> Self {
+        Self { features, bias: false, top: None }
+    }
+
+    /// With only the `top` largest weights in use.
+    pub fn top(self, top: usize) -> Self {
+        Self { top: Some(top), ..self }
+    }
+}
+
+/// With a bias.
+impl From<usize> for Linear {
+    fn from(features: usize) -> Self {
+        Self { features, bias: true, top: None }
+    }
+}
+
+/// What dropout drops as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Single numbers (Srivastava et al. 2014).
+    Number,
+    /// Whole channels of a sample (Tompson et al. 2015).
+    Channel,
+    /// All of a sample: stochastic depth, when applied to the branch of a residual block (Huang et al. 2016).
+    Sample,
+}
+
+/// What a node computes. `[..]` are shapes of one sample, and dimensions are counted in them: 0 is the channels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// The network's input.
     Input,
-    /// `[d]` to `[features]`: matrix product and bias.
-    Linear {
-        /// Output features.
-        features: usize,
-    },
+    /// `[d]` to `[features]`, or `[t, d]` to `[t, features]`.
+    Linear(Linear),
     /// `[c, h, w]` to `[channels, h', w']`.
     Conv(Conv),
-    /// Each channel to mean 0 and variance 1, then scaled and shifted; any shape.
+    /// Each channel to mean 0 and variance 1 over the batch; `[c]` or `[c, h, w]`.
     BatchNorm {
         /// Added to the variance.
         eps: f64,
         /// Weight of the newest batch in the running statistics.
         momentum: f64,
+        /// Whether it is then scaled and shifted.
+        affine: bool,
+    },
+    /// Each channel of each sample to mean 0 and variance 1; `[c, h, w]`.
+    InstanceNorm {
+        /// Added to the variance.
+        eps: f64,
+        /// Whether each channel is then scaled and shifted.
+        affine: bool,
+    },
+    /// Each sample to mean 0 and variance 1 over its last `dims` dimensions; any shape.
+    LayerNorm {
+        /// How many dimensions are normalised as one.
+        dims: usize,
+        /// Added to the variance.
+        eps: f64,
+        /// Whether each place of these dimensions is then scaled and shifted.
+        affine: bool,
     },
     /// A function of each value; any shape.
     Activate(Activation),
+    /// Positive values that add up to 1 along a dimension; any shape.
+    Softmax {
+        /// The dimension.
+        dim: usize,
+    },
     /// `[c, h, w]` to `[c, h', w']`: the largest value of each window.
     MaxPool(Pool),
     /// `[c, h, w]` to `[c, h', w']`: the mean of each window.
     AvgPool(Pool),
     /// `[c, h, w]` to `[c]`: the mean of each channel.
     GlobalAvgPool,
+    /// `[c, h, w]` to `[c, size.0, size.1]`: means of windows that share the picture evenly.
+    AdaptiveAvgPool {
+        /// Rows and columns of the output.
+        size: (usize, usize),
+    },
+    /// `[c, h, w]` to `[c, size.0, size.1]`: the picture in another resolution.
+    Upsample {
+        /// Rows and columns of the output.
+        size: (usize, usize),
+        /// What stands between the pixels.
+        by: Interpolation,
+    },
     /// `[c, h, w]` to `[c·h·w]`, channel by channel.
     Flatten,
+    /// The same values in the same order in another shape.
+    Reshape {
+        /// The output's.
+        shape: Vec<usize>,
+    },
+    /// The dimensions in another order.
+    Permute {
+        /// For each dimension of the output, which one of the input it was.
+        order: Vec<usize>,
+    },
+    /// A part of one dimension.
+    Slice {
+        /// The dimension.
+        dim: usize,
+        /// Its first place that is kept.
+        start: usize,
+        /// How many are kept.
+        len: usize,
+    },
     /// Inputs one after the other along the channels.
     Concat,
     /// Chosen channels of the inputs, counted through all of them in order: the long-range links of a dense cell.
@@ -106,122 +209,60 @@ pub enum Op {
     },
     /// The sum of inputs of one shape.
     Add,
+    /// The sum of inputs of one shape, each times a learned number; of one input, that times a learned number.
+    WeightedSum {
+        /// Applied to the learned numbers first.
+        through: Option<Activation>,
+    },
+    /// The first input times the others, each of its shape, or with 1 in place of some dimensions, or `[c]`: a gate per channel.
+    Multiply,
+    /// `[.., m, k]` and `[.., k, n]` to `[.., m, n]`: the matrix product of two inputs.
+    Matmul,
+    /// Each value times a number.
+    Scale {
+        /// The number.
+        by: f64,
+    },
+    /// In training, some values 0 and the others larger by as much as keeps their mean; any shape.
+    Dropout {
+        /// Probability of 0.
+        p: f64,
+        /// What is dropped as one.
+        unit: Unit,
+    },
 }
-
-/// What was wanted, and what was found.
-type Misfit = (String, String);
 
 impl Op {
     /// A short name for tables and drawings.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Input => "input",
-            Self::Linear { .. } => "linear",
+            Self::Linear(_) => "linear",
             Self::Conv(_) => "conv",
             Self::BatchNorm { .. } => "batch_norm",
+            Self::InstanceNorm { .. } => "instance_norm",
+            Self::LayerNorm { .. } => "layer_norm",
             Self::Activate(activation) => activation.name(),
+            Self::Softmax { .. } => "softmax",
             Self::MaxPool(_) => "max_pool",
             Self::AvgPool(_) => "avg_pool",
             Self::GlobalAvgPool => "global_avg_pool",
+            Self::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
+            Self::Upsample { .. } => "upsample",
             Self::Flatten => "flatten",
+            Self::Reshape { .. } => "reshape",
+            Self::Permute { .. } => "permute",
+            Self::Slice { .. } => "slice",
             Self::Concat => "concat",
             Self::Pick { .. } => "pick",
             Self::Add => "add",
+            Self::WeightedSum { .. } => "weighted_sum",
+            Self::Multiply => "multiply",
+            Self::Matmul => "matmul",
+            Self::Scale { .. } => "scale",
+            Self::Dropout { unit: Unit::Number, .. } => "dropout",
+            Self::Dropout { unit: Unit::Channel, .. } => "channel_dropout",
+            Self::Dropout { unit: Unit::Sample, .. } => "stochastic_depth",
         }
     }
-
-    /// The output's shape for one sample, given the inputs'.
-    pub(super) fn shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, Misfit> {
-        let one = || match inputs {
-            [one] => Ok(*one),
-            _ => Err(("one input".to_owned(), inputs.len().to_string())),
-        };
-        let picture = || match one()? {
-            &[c, h, w] => Ok((c, h, w)),
-            other => Err(("an input [c, h, w]".to_owned(), format!("{other:?}"))),
-        };
-        match self {
-            Self::Input => Err(("no second input".to_owned(), "one".to_owned())),
-            Self::Linear { features } => match one()? {
-                [_] if *features > 0 => Ok(vec![*features]),
-                [_] => Err(("at least one feature".to_owned(), "0".to_owned())),
-                other => Err(("an input [d]; flatten it first".to_owned(), format!("{other:?}"))),
-            },
-            Self::Conv(conv) => {
-                let (c, h, w) = picture()?;
-                if conv.groups == 0 || c % conv.groups != 0 || conv.channels % conv.groups != 0 || conv.channels == 0 {
-                    let wanted = format!("{} groups that divide input and output channels", conv.groups);
-                    return Err((wanted, format!("{c} and {}", conv.channels)));
-                }
-                let size = conv.window().output_size((h, w), conv.kernel);
-                let (rows, columns) = size.ok_or_else(|| unfit("a kernel that fits the padded picture", conv, (h, w)))?;
-                Ok(vec![conv.channels, rows, columns])
-            }
-            Self::MaxPool(pool) | Self::AvgPool(pool) => {
-                let (c, h, w) = picture()?;
-                let size = pool.output_size((h, w));
-                let (rows, columns) = size.ok_or_else(|| unfit("a window that fits the padded picture", pool, (h, w)))?;
-                Ok(vec![c, rows, columns])
-            }
-            Self::BatchNorm { .. } | Self::Activate(_) => Ok(one()?.to_vec()),
-            Self::GlobalAvgPool => picture().map(|(c, _, _)| vec![c]),
-            Self::Flatten => Ok(vec![one()?.iter().product()]),
-            Self::Concat => joined(inputs),
-            Self::Pick { channels } => {
-                let mut shape = joined(inputs)?;
-                if channels.is_empty() {
-                    return Err(("at least one channel".to_owned(), "none".to_owned()));
-                }
-                if let Some(channel) = channels.iter().find(|&&channel| channel >= shape[0]) {
-                    return Err((format!("channels below {}", shape[0]), channel.to_string()));
-                }
-                shape[0] = channels.len();
-                Ok(shape)
-            }
-            Self::Add => match inputs {
-                [first, rest @ ..] if !rest.is_empty() => match rest.iter().find(|shape| *shape != first) {
-                    None => Ok(first.to_vec()),
-                    Some(other) => Err((format!("inputs of one shape {first:?}"), format!("{other:?}"))),
-                },
-                _ => Err(("at least two inputs".to_owned(), inputs.len().to_string())),
-            },
-        }
-    }
-
-    /// Name, role, shape and fan-in of each parameter, for an input of this shape.
-    pub(super) fn parameters(&self, input: &[usize]) -> Vec<(&'static str, Role, Vec<usize>, usize)> {
-        match self {
-            Self::Linear { features } => {
-                vec![("weight", Role::Weight, vec![*features, input[0]], input[0]), ("bias", Role::Bias, vec![*features], input[0])]
-            }
-            Self::Conv(conv) => {
-                let (kh, kw) = conv.kernel;
-                let fan_in = input[0] / conv.groups * kh * kw;
-                let weight = ("weight", Role::Weight, vec![conv.channels, input[0] / conv.groups, kh, kw], fan_in);
-                if conv.bias { vec![weight, ("bias", Role::Bias, vec![conv.channels], fan_in)] } else { vec![weight] }
-            }
-            Self::BatchNorm { .. } => vec![
-                ("weight", Role::Scale, vec![input[0]], 1),
-                ("bias", Role::Shift, vec![input[0]], 1),
-                ("running_mean", Role::RunningMean, vec![input[0]], 1),
-                ("running_var", Role::RunningVar, vec![input[0]], 1),
-            ],
-            _ => Vec::new(),
-        }
-    }
-}
-
-fn unfit(wanted: &str, window: &impl std::fmt::Debug, (h, w): (usize, usize)) -> Misfit {
-    (wanted.to_owned(), format!("{window:?} on {h}×{w}"))
-}
-
-/// The shape of inputs put one after the other along the channels.
-fn joined(inputs: &[&[usize]]) -> Result<Vec<usize>, Misfit> {
-    let Some(first) = inputs.first() else { return Err(("at least one input".to_owned(), "none".to_owned())) };
-    if let Some(other) = inputs.iter().find(|shape| shape[1..] != first[1..] || shape.len() != first.len()) {
-        return Err((format!("inputs that differ from {first:?} in channels alone"), format!("{other:?}")));
-    }
-    let mut shape = first.to_vec();
-    shape[0] = inputs.iter().map(|shape| shape[0]).sum();
-    Ok(shape)
 }

@@ -3,6 +3,10 @@
 //! candle's operations with wrong gradients are left out: `max_pool2d`, `avg_pool2d`, `relu`, `upsample_*`, and `conv2d` where rows
 //! or columns of the input are left over. Arguments are not checked again; the functions of the same names one level up do that.
 
+mod further;
+
+pub use further::{instance_norm, layer_norm, softmax, times, top_k, upsample2d};
+
 use candle::{D, Result, Tensor};
 
 use super::{Activation, Affine, Conv, Divisor, Normed, Pool};

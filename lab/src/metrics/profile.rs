@@ -1,7 +1,8 @@
 //! What a network costs, from its graph alone: parameters and multiply-adds.
 //!
-//! One MAC is one multiply-add of a convolution or a linear layer, for one sample. Biases, normalisation, activations,
-//! pooling and additions are free, as papers count. Parameters are those that are trained: running statistics are not.
+//! One MAC is one multiply-add of a convolution, a linear layer or a product of matrices, for one sample. Biases, normalisation,
+//! activations, pooling, resampling, gates and additions are free, as papers count; so are weights that a layer's `top` leaves out.
+//! Parameters are those that are trained, in use or not: running statistics are not.
 
 use serde::Serialize;
 
@@ -42,13 +43,16 @@ pub fn of(graph: &Graph) -> Profile {
         weights[parameter.node.0] += if parameter.role == crate::graph::Role::Weight { parameter.len() } else { 0 };
     }
     let row = |(at, node): (usize, &crate::graph::Node)| {
-        // Each weight meets one input per output position.
-        let positions: usize = match node.op {
-            Op::Conv(_) => node.shape[1..].iter().product(),
-            _ => 1,
+        // Each weight in use meets one input per output position.
+        let used = |top: Option<usize>| top.unwrap_or(weights[at]);
+        let macs = match &node.op {
+            Op::Conv(conv) => used(conv.top) * node.shape[1..].iter().product::<usize>(),
+            Op::Linear(linear) => used(linear.top) * node.shape.iter().product::<usize>() / linear.features,
+            Op::Matmul => node.shape.iter().product::<usize>() * graph.node(node.inputs[0]).shape.last().unwrap_or(&0),
+            _ => 0,
         };
         let sizes: Vec<String> = node.shape.iter().map(usize::to_string).collect();
-        let macs = (weights[at] * positions) as u64;
+        let macs = macs as u64;
         Row { node: node.name.clone(), op: node.op.label(), output: sizes.join("×"), params: params[at], macs }
     };
     let rows: Vec<Row> = graph.nodes.iter().enumerate().map(row).collect();

@@ -1,6 +1,10 @@
 //! One file a family: a serde config to a [`Graph`]. Says nothing about training, counting or explaining.
 
+pub mod alexnet;
 pub mod dense_mlp;
+pub mod mobilenet_v2;
+pub mod resnet;
+pub mod vgg;
 
 use datasets::Seed;
 use serde::{Deserialize, Serialize};
@@ -14,6 +18,14 @@ use crate::graph::Graph;
 pub enum Spec {
     /// A multilayer perceptron with random skip links (NN-Mass).
     DenseMlp(dense_mlp::Config),
+    /// An AlexNet for small pictures.
+    Alexnet(alexnet::Config),
+    /// Inverted residuals.
+    MobilenetV2(mobilenet_v2::Config),
+    /// A residual network.
+    Resnet(resnet::Config),
+    /// A plain stack of convolutions.
+    Vgg(vgg::Config),
 }
 
 impl Spec {
@@ -24,6 +36,10 @@ impl Spec {
     pub fn graph(&self, seed: Seed) -> Result<Graph> {
         match self {
             Self::DenseMlp(config) => config.graph(seed),
+            Self::Alexnet(config) => config.graph(),
+            Self::MobilenetV2(config) => config.graph(),
+            Self::Resnet(config) => config.graph(),
+            Self::Vgg(config) => config.graph(),
         }
     }
 }

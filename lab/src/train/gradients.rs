@@ -11,9 +11,9 @@ use crate::{Error, Result};
 
 /// Runs `xs` `(n, ...)` through the graph in training mode and differentiates the mean loss over these `n` samples.
 ///
-/// Changes nothing. `_seed` is of what the operations draw; none of them draws yet.
-pub(super) fn compute(graph: &Graph, params: &Params, xs: &Tensor, targets: &Targets, _seed: Seed) -> Result<Computed> {
-    let output = exec::forward(graph, params, xs, Mode::Train)?;
+/// Changes nothing. `seed` is of what is dropped.
+pub(super) fn compute(graph: &Graph, params: &Params, xs: &Tensor, targets: &Targets, seed: Seed) -> Result<Computed> {
+    let output = exec::forward(graph, params, xs, Mode::Train(seed))?;
     let loss = targets.loss(&output.value)?;
     let store = loss.backward()?;
     let gradient = |(parameter, var): (&crate::graph::Parameter, &candle::Var)| {

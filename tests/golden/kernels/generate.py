@@ -1,4 +1,5 @@
-"""Golden numbers for the kernels, made by PyTorch in double precision: run it beside `kernels.json`.
+"""Golden numbers for the kernels and for the operations of a graph, made by PyTorch in double precision: run it beside
+`kernels.json` and `operations.json`.
 
 Inputs are not stored but filled from a counter (SplitMix64, numbers in -1..1), so that the file stays small; `fill` here and in
 `tests/it/differentiating.rs` are the same function. Each case stores the output and the gradients of sum(output * fill("grad")).
@@ -80,6 +81,74 @@ def activation(name, f):
     return case("activate", name, [[3, 37]], lambda x: f(x * 8))
 
 
+class Top(torch.autograd.Function):
+    """The `count` largest magnitudes, of equals the later ones; the gradient passes as if all were there."""
+
+    @staticmethod
+    def forward(ctx, w, count):
+        flat = w.flatten().tolist()
+        order = sorted(range(len(flat)), key=lambda at: (abs(flat[at]), at))
+        kept = w.flatten().clone()
+        kept[order[: len(flat) - count]] = 0
+        return kept.reshape(w.shape)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+def top(w, count):
+    # Quarters, so that there are ties.
+    return Top.apply(Quarters.apply(w), count)
+
+
+def operation(op, inputs, parameters, f):
+    """A node of a graph: `op` as lab::graph::Op is written in JSON; `f` takes the inputs, then the parameters in their order."""
+    return case("operation", {"op": op, "inputs": len(inputs)}, inputs + parameters, f)
+
+
+def conv_of(channels, **others):
+    settings = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1, "bias": False}
+    return {"conv": {"channels": channels, **settings, **others}}
+
+
+def upsample(xs, size, by):
+    modes = {"nearest": {"mode": "nearest"}, "bilinear": {"mode": "bilinear", "align_corners": False}}
+    return operation({"upsample": {"size": size, "by": by}}, [xs], [], lambda x: F.interpolate(x, tuple(size), **modes[by]))
+
+
+def layer_norm(xs, dims, affine):
+    shape = xs[-dims:]
+    op = {"layer_norm": {"dims": dims, "eps": 1e-3, "affine": affine}}
+    return operation(op, [xs], [shape, shape] if affine else [], lambda x, w=None, b=None: F.layer_norm(x, shape, w, b, 1e-3))
+
+
+def instance_norm(xs, affine):
+    op = {"instance_norm": {"eps": 1e-3, "affine": affine}}
+    parameters = [[xs[1]], [xs[1]]] if affine else []
+    return operation(op, [xs], parameters, lambda x, w=None, b=None: F.instance_norm(x, None, None, w, b, True, 0.1, 1e-3))
+
+
+def plain_batch_norm(xs):
+    op = {"batch_norm": {"eps": 1e-3, "momentum": 0.1, "affine": False}}
+    return operation(op, [xs], [], lambda x: F.batch_norm(x, None, None, None, None, True, 0.1, 1e-3))
+
+
+def multiply(xs, gate):
+    def product(x, y):
+        return x * (y.reshape(*y.shape, *[1] * (x.dim() - y.dim())))
+
+    return operation("multiply", [xs, gate], [], product)
+
+
+def weighted_sum(shape, count, through):
+    def f(*leaves):
+        weights = torch.sigmoid(leaves[-1]) if through else leaves[-1]
+        return sum(x * w for x, w in zip(leaves[:-1], weights))
+
+    return operation({"weighted_sum": {"through": through}}, [shape] * count, [[count]], f)
+
+
 def cross_entropy(n, k, smoothing):
     labels = [(7 * i + 3) % k for i in range(n)]
     config = {"labels": labels, "smoothing": smoothing}
@@ -150,6 +219,48 @@ cases = [
     adam(torch.optim.Adam, "gradient", 0.1),
     adam(torch.optim.AdamW, "parameter", 0.1),
 ]
-with open("kernels.json", "w") as file:
-    file.write("[\n" + ",\n".join(json.dumps(made) for made in cases) + "\n]\n")
-print(torch.__version__, len(cases))
+operations = [
+    operation({"linear": {"features": 4, "bias": False}}, [[3, 5]], [[4, 5]], lambda x, w: F.linear(x, w)),
+    operation({"linear": {"features": 4, "bias": True}}, [[3, 2, 5]], [[4, 5], [4]], F.linear),
+    operation({"linear": {"features": 4, "bias": True, "top": 7}}, [[3, 5]], [[4, 5], [4]], lambda x, w, b: F.linear(x, top(w, 7), b)),
+    operation(conv_of(3, top=17), [[2, 2, 5, 3]], [[3, 2, 3, 3]], lambda x, w: F.conv2d(x, top(w, 17), padding=1)),
+    operation(conv_of(4, groups=4, top=1), [[1, 4, 3, 3]], [[4, 1, 3, 3]], lambda x, w: F.conv2d(x, top(w, 1), padding=1, groups=4)),
+    plain_batch_norm([3, 4, 5, 3]),
+    plain_batch_norm([7, 5]),
+    instance_norm([3, 4, 5, 3], True),
+    instance_norm([2, 3, 1, 2], False),
+    layer_norm([3, 7], 1, True),
+    layer_norm([2, 3, 5], 1, True),
+    layer_norm([2, 3, 5, 2], 2, False),
+    layer_norm([2, 3, 5, 2], 3, True),
+    operation({"softmax": {"dim": 0}}, [[3, 7]], [], lambda x: F.softmax(x, 1)),
+    operation({"softmax": {"dim": 0}}, [[2, 5, 3, 2]], [], lambda x: F.softmax(x, 1)),
+    operation({"softmax": {"dim": 2}}, [[2, 5, 3, 7]], [], lambda x: F.softmax(x, 3)),
+    operation({"adaptive_avg_pool": {"size": [3, 2]}}, [[2, 2, 7, 5]], [], lambda x: F.adaptive_avg_pool2d(x, (3, 2))),
+    upsample([2, 2, 3, 5], [6, 10], "nearest"),
+    upsample([1, 2, 5, 3], [7, 7], "nearest"),
+    upsample([1, 2, 7, 5], [3, 4], "nearest"),
+    upsample([2, 2, 3, 5], [6, 10], "bilinear"),
+    upsample([1, 2, 5, 3], [7, 11], "bilinear"),
+    upsample([1, 2, 7, 5], [3, 4], "bilinear"),
+    upsample([1, 3, 1, 1], [3, 2], "bilinear"),
+    operation({"permute": {"order": [2, 0, 1]}}, [[2, 3, 4, 5]], [], lambda x: x.permute(0, 3, 1, 2)),
+    operation({"slice": {"dim": 0, "start": 1, "len": 2}}, [[2, 4, 3, 2]], [], lambda x: x[:, 1:3]),
+    operation({"slice": {"dim": 2, "start": 2, "len": 3}}, [[2, 4, 3, 5]], [], lambda x: x[:, :, :, 2:5]),
+    operation({"reshape": {"shape": [6, 2]}}, [[2, 3, 2, 2]], [], lambda x: x.reshape(2, 6, 2)),
+    weighted_sum([2, 3, 2, 2], 3, None),
+    weighted_sum([2, 3], 2, "sigmoid"),
+    weighted_sum([2, 5, 3, 3], 1, None),
+    multiply([2, 3, 4, 5], [2, 3, 4, 5]),
+    multiply([2, 3, 4, 5], [2, 3]),
+    multiply([2, 3, 4, 5], [2, 3, 1, 1]),
+    multiply([2, 3, 4, 5], [2, 1, 4, 5]),
+    multiply([2, 3, 4], [2, 1, 4]),
+    operation("matmul", [[2, 3, 4], [2, 4, 5]], [], torch.matmul),
+    operation("matmul", [[2, 3, 1, 4], [2, 3, 4, 2]], [], torch.matmul),
+    operation({"scale": {"by": -0.75}}, [[2, 3]], [], lambda x: x * -0.75),
+]
+for name, made in [("kernels", cases), ("operations", operations)]:
+    with open(f"{name}.json", "w") as file:
+        file.write("[\n" + ",\n".join(json.dumps(one) for one in made) + "\n]\n")
+    print(torch.__version__, name, len(made))
