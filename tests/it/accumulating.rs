@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use candle::{Device, Tensor};
 use datasets::{Batch, BatchIter, Batches, Rng, Seed, Values};
-use lab::graph::{Builder, Op, Value};
+use lab::graph::{Builder, Linear, Op, Value};
 use lab::train::{self, Event, Gradients, Optimizer, Options, Schedule};
 use lab::{Activation, Conv, Model, Pool, Recipe, fit};
 use serde_json::Value as Json;
@@ -124,8 +124,7 @@ fn stream(seed: u64) -> impl Iterator<Item = f64> {
     std::iter::repeat_with(move || ((rng.bits() >> 40) as f64 + 0.5) / (1u64 << 24) as f64)
 }
 
-/// The small net of the layer-wise study, with the golden files' names and weights. Its hidden linear layers have no bias; here
-/// they have one of 0, and batch norm takes away what it learns.
+/// The small net of the layer-wise study, with the golden files' names and weights.
 fn tiny_vgg(golden: &Json) -> Model {
     let widths: Vec<usize> = serde_json::from_value(golden["filters"].clone()).unwrap();
     let mut g = Builder::new("tiny_vgg", &[3, 32, 32]);
@@ -146,7 +145,7 @@ fn tiny_vgg(golden: &Json) -> Model {
     ys = g.flatten(ys);
     for layer in 0..2 {
         let scope = format!("classifier.0.fc_block.fc_layer{layer}.fclayer");
-        ys = g.linear(format!("{scope}.fc{}", layer + 1), ys, width.next().unwrap());
+        ys = g.linear(format!("{scope}.fc{}", layer + 1), ys, Linear::plain(width.next().unwrap()));
         ys = norm(&mut g, format!("{scope}.bn{}", layer + 1), ys);
     }
     ys = g.linear("classifier.0.fc_block.final_layer", ys, 10);
@@ -157,8 +156,7 @@ fn tiny_vgg(golden: &Json) -> Model {
         }
     }
     let model = Model::new(graph, Seed(0), &Device::Cpu).unwrap();
-    let ours = model.params.trainable().filter(|(parameter, _)| !is_extra(&parameter.name));
-    for (k, (wanted, (parameter, var))) in golden["params"].as_array().unwrap().iter().zip(ours).enumerate() {
+    for (k, (wanted, (parameter, var))) in golden["params"].as_array().unwrap().iter().zip(model.params.trainable()).enumerate() {
         assert_eq!(wanted["name"], parameter.name.as_str());
         let value = |u: f64| match wanted["rule"].as_str().unwrap() {
             "weight" => (2.0 * u - 1.0) * (6.0 / parameter.fan_in as f64).sqrt(),
@@ -168,15 +166,7 @@ fn tiny_vgg(golden: &Json) -> Model {
         let values: Vec<f32> = stream(1000 + k as u64).take(parameter.len()).map(|u| value(u) as f32).collect();
         var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap()).unwrap();
     }
-    for (parameter, var) in model.params.iter().filter(|(parameter, _)| is_extra(&parameter.name)) {
-        model.params.set(&parameter.name, &var.zeros_like().unwrap()).unwrap();
-    }
     model
-}
-
-/// A bias that the golden net does not have.
-fn is_extra(name: &str) -> bool {
-    name.ends_with(".fc1.bias") || name.ends_with(".fc2.bias")
 }
 
 fn tiny_pictures(samples: usize, [pictures, labels]: [u64; 2]) -> Pictures {
@@ -214,9 +204,7 @@ fn a_split_batch_gives_the_published_gradients() {
         }
         let wanted = &golden["f64"][name];
         let largest = wanted.as_object().unwrap().values().map(|tensor| tensor["l2"].as_f64().unwrap()).fold(0.0, f64::max);
-        for ((parameter, _), gradient) in
-            model.params.trainable().zip(found.iter()).filter(|((parameter, _), _)| !is_extra(&parameter.name))
-        {
+        for ((parameter, _), gradient) in model.params.trainable().zip(found.iter()) {
             check_summary(&parameter.name, gradient, &wanted[&parameter.name], 1e-3 * largest);
         }
     }
@@ -242,7 +230,7 @@ fn the_published_loop_gives_the_published_weights() {
                 let wanted = &wanted["epochs"][row.epoch - 1]["params"];
                 // What f32 and f64 make of the same loop.
                 let tolerance = if row.epoch == 1 { 1e-4 } else { 2e-3 };
-                for (parameter, var) in model.params.trainable().filter(|(parameter, _)| !is_extra(&parameter.name)) {
+                for (parameter, var) in model.params.trainable() {
                     let wanted = &wanted[&parameter.name];
                     check_summary(&parameter.name, var, wanted, tolerance * wanted["l2"].as_f64().unwrap());
                 }

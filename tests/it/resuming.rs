@@ -7,17 +7,18 @@ use std::time::Duration;
 use candle::Device;
 use datasets::{Seed, Table};
 use expect_test::{Expect, expect};
-use lab::graph::Builder;
+use lab::graph::{Builder, Unit};
 use lab::train::{Checkpoint, Epoch, Event, Flow, Optimizer, Options, Stop, fit_with};
 use lab::{Activation, Model, Recipe, Result, fit};
 
-/// Batch norm and a perceptron: running statistics are part of what has to come back.
+/// Batch norm and dropout in a perceptron: running statistics are part of what has to come back, and so is what is drawn.
 fn model(width: usize) -> Model {
     let mut g = Builder::new("net", &[2]);
     let xs = g.input();
     let ys = g.linear("hidden", xs, width);
     let ys = g.batch_norm("norm", ys);
     let ys = g.activate(ys, Activation::Relu);
+    let ys = g.dropout(ys, 0.1, Unit::Number);
     let ys = g.linear("out", ys, 2);
     Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap()
 }

@@ -3,6 +3,7 @@
 use candle::{DType, Device, Tensor};
 use datasets::{Seed, Table};
 use expect_test::{Expect, expect};
+use lab::graph::Unit;
 use lab::models::{Spec, dense_mlp};
 use lab::sweep::{self, Run};
 use lab::train::{self, Decayed, Epoch, Event, Optimizer, Precision, Recipe, Stop};
@@ -289,6 +290,30 @@ fn mixed_samples_have_mixed_targets() {
     let mixed: Vec<f64> = shares.into_iter().filter(|share| *share < 1.0 - 1e-6).collect();
     let mean = mixed.iter().sum::<f64>() / mixed.len() as f64;
     assert!((70..130).contains(&mixed.len()) && (mean - 0.75).abs() < 0.05, "{} {mean}", mixed.len());
+}
+
+/// What is dropped depends on the recipe's seed and the step, and on nothing else.
+#[test]
+fn dropout_follows_the_seed_of_the_recipe() {
+    let run = |seed, micro_batch| {
+        let mut g = Builder::new("dropping", &[2]);
+        let xs = g.input();
+        let ys = g.linear("hidden", xs, 8);
+        let ys = g.dropout(ys, 0.5, Unit::Number);
+        let ys = g.linear("out", ys, 2);
+        let model = Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap();
+        let mut losses = Vec::new();
+        train::fit(&model, &rings(40, 20, None), None, &Recipe { seed, micro_batch, ..Recipe::adam(0.0, 2) }, |event| {
+            if let Event::Epoch { row, .. } = event {
+                losses.push(row.train_loss);
+            }
+        })
+        .unwrap();
+        losses
+    };
+    let losses = run(1, None);
+    assert_eq!(losses, run(1, None));
+    assert!(losses[0] != losses[1] && losses != run(2, None) && losses != run(1, Some(10)));
 }
 
 /// A target ends a run when it is reached; patience ends it when nothing gets better any more.

@@ -243,7 +243,7 @@ impl Run<'_> {
         let share = recipe.nominal_batch.map_or(1.0, |nominal| batch.len() as f64 / nominal as f64);
         let (loss, length) = (f64::from(computed.loss.to_scalar::<f32>()?), share * computed.gradients.norm()?);
         if !(loss.is_finite() && length.is_finite()) {
-            let first = blame::first(graph, params, (&xs, &targets), state.micro_batch);
+            let first = blame::first(graph, params, (&xs, &targets), state.micro_batch, seed);
             return Err(Error::Diverged { loss, epoch: state.history.len(), step: state.step, first });
         }
         let factor = recipe.clip.filter(|&most| length > most).map_or(share, |most| share * most / length);
