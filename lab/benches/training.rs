@@ -1,6 +1,6 @@
 //! One optimiser step of whole networks, ours or by candle's own operations, at the word of whoever measures.
 //!
-//! `training MODEL BATCH ENGINE [THREADS]` says `ready`, then takes one step for each line it reads and answers with the step's seconds;
+//! `training MODEL BATCH ENGINE [DEVICE]` takes one step for each line it reads and answers with the step's seconds;
 //! at the end of its input it says how many bytes it needed at most. `training.py` is the same for PyTorch, and `cargo xtask bench train`
 //! talks to both in turn.
 
@@ -8,7 +8,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use candle::{Device, Result, Tensor, Var};
-use datasets::{Batches, Seed, Table};
+use datasets::{Batch, BatchIter, Batches, Seed, Values};
 use lab::graph::{Graph, Op};
 use lab::models::{mobilenet_v2, resnet, vgg};
 use lab::train::Event;
@@ -17,9 +17,9 @@ use lab::{Activation, Model, Recipe, device, fit};
 /// The networks that are timed, by name.
 fn graph(name: &str) -> lab::Result<Graph> {
     match name {
-        "resnet18" => resnet::Config::cifar(10).graph(),
-        "vgg16_bn" => vgg::Config::cifar(10).graph(),
-        "mobilenet_v2" => mobilenet_v2::Config::cifar(10).graph(),
+        "resnet18" => resnet::Config::r18(10).cifar().graph(),
+        "vgg16_bn" => vgg::Config::d16(10).cifar().graph(),
+        "mobilenet_v2" => mobilenet_v2::Config::imagenet(1.0, 10).cifar().graph(),
         other => panic!("a network called {other}"),
     }
 }
@@ -31,7 +31,7 @@ fn main() -> lab::Result<()> {
         return Ok(());
     };
     let batch: usize = batch.parse().expect("a batch size");
-    let want = if rest.get(1).map(String::as_str) == Some("cuda") { device::Want::Cuda(0) } else { device::Want::Cpu };
+    let want = if rest.first().map(String::as_str) == Some("cuda") { device::Want::Cuda } else { device::Want::Cpu };
     let graph = graph(name)?;
     let model = Model::new(graph, Seed(0), &device::pick(want)?)?;
     let mut talk = Talk { lines: std::io::stdin().lock().lines(), start: Instant::now() };
@@ -39,12 +39,7 @@ fn main() -> lab::Result<()> {
         by_candle(&model, batch, &mut talk)?;
         return Ok(());
     }
-    let shape = model.graph.input_shape().to_vec();
-    let mut rng = Seed(1).rng();
-    let values: Vec<f32> = (0..batch * shape.iter().product::<usize>()).map(|_| rng.range(0.0, 1.0) as f32).collect();
-    let labels: Vec<u32> = (0..batch as u32).map(|at| at % 10).collect();
-    let data = Table::new(values, labels, &shape, 10).expect("as many numbers as the shape says").batched(batch, Seed(0));
-    assert_eq!(data.batches(), 1);
+    let data = Same(some_batch(batch, model.graph.input_shape()));
     talk.wait();
     let recipe = Recipe::sgd(0.01, 1_000_000);
     let outcome = fit(&model, &data, None, &recipe, |event| {
@@ -54,6 +49,36 @@ fn main() -> lab::Result<()> {
         }
     });
     outcome.map(|_| ())
+}
+
+/// Noise, with labels in turn.
+fn some_batch(n: usize, shape: &[usize]) -> Batch {
+    let mut rng = Seed(1).rng();
+    let values = (0..n * shape.iter().product::<usize>()).map(|_| rng.range(0.0, 1.0) as f32).collect();
+    let labels = (0..n as u32).map(|at| at % 10).collect();
+    Batch { values: Values::F32(values), shape: [&[n], shape].concat(), labels, indices: (0..n as u64).collect(), normalize: None }
+}
+
+/// Epochs of one and the same batch.
+struct Same(Batch);
+
+impl Batches for Same {
+    fn samples(&self) -> usize {
+        self.0.len()
+    }
+    fn batches(&self) -> usize {
+        1
+    }
+    fn sample_shape(&self) -> Vec<usize> {
+        self.0.shape[1..].to_vec()
+    }
+    fn classes(&self) -> usize {
+        10
+    }
+    fn epoch(&self, _: u64, first: usize) -> BatchIter {
+        let batch = (first == 0).then(|| Ok(self.0.clone()));
+        Box::new(batch.into_iter())
+    }
 }
 
 /// The other side of the pipe.
@@ -113,7 +138,9 @@ fn forward_by_candle(model: &Model, xs: &Tensor) -> Result<Tensor> {
                 let ys = input(0).conv2d(&param("weight").expect("its weight"), conv.padding.0, conv.stride.0, 1, conv.groups)?;
                 if conv.bias { ys.broadcast_add(&param("bias").expect("its bias").reshape((1, (), 1, 1))?)? } else { ys }
             }
-            Op::Linear(_) => input(0).matmul(&param("weight").expect("its weight").t()?)?.broadcast_add(&param("bias").expect("its bias"))?,
+            Op::Linear(_) => {
+                input(0).matmul(&param("weight").expect("its weight").t()?)?.broadcast_add(&param("bias").expect("its bias"))?
+            }
             Op::BatchNorm { eps, .. } => {
                 let of = |name: &str| param(name).expect("its parameter");
                 let norm = candle_nn::BatchNorm::new(

@@ -43,14 +43,16 @@ pub enum Error {
     #[error("the next batch could not be read")]
     Batch(#[source] datasets::BatchError),
     /// Training left the numbers.
-    #[error("the loss is {loss} at epoch {epoch}, step {step}; a smaller learning rate may help")]
+    #[error("epoch {epoch}, step {step}: {first} is not finite (the loss is {loss}); a smaller learning rate or a warm-up may help")]
     Diverged {
-        /// `NaN` or infinite.
+        /// Of the step that was not made, in nats.
         loss: f64,
         /// Counted from 0.
         epoch: usize,
         /// Counted from 0, within the epoch.
         step: usize,
+        /// Where it began, in words: the value of a node, the gradient at a node or of a parameter.
+        first: String,
     },
 }
 

@@ -37,6 +37,11 @@ impl Model {
         Ok(Self { graph, params, device: device.clone(), made_by: home() })
     }
 
+    /// The same network with other weights of its own shape.
+    pub(crate) fn with(&self, params: Params) -> Self {
+        Self { params, ..self.clone() }
+    }
+
     /// Weights from a file; see [`Params::load`].
     ///
     /// # Errors

@@ -120,6 +120,12 @@ impl Params {
         Ok(Self { entries: self.entries.iter().map(cast).collect::<Result<_>>()?, starts: self.starts.clone() })
     }
 
+    /// The same values in variables of their own.
+    pub(crate) fn copied(&self) -> Result<Self> {
+        let copy = |(parameter, var): &(Parameter, Var)| Ok((parameter.clone(), Var::from_tensor(&var.as_detached_tensor().copy()?)?));
+        Ok(Self { entries: self.entries.iter().map(copy).collect::<Result<_>>()?, starts: self.starts.clone() })
+    }
+
     /// The parameters of a node, in the order of [`Graph::parameters`].
     pub(crate) fn of(&self, node: NodeId) -> &[(Parameter, Var)] {
         let Some(&start) = self.starts.get(&node) else { return &[] };

@@ -30,7 +30,7 @@ pub struct Run {
     pub data: String,
     /// How it is trained.
     pub recipe: Recipe,
-    /// Of the wiring, the weights and the order of samples.
+    /// Of the wiring, the weights, the order of samples, and what a step draws.
     pub seed: u64,
 }
 
@@ -68,7 +68,8 @@ pub fn trained(run: &Run, device: &Device, train: &dyn Batches, test: &dyn Batch
     let graph = run.architecture.graph(Seed(run.seed))?;
     let nn_mass = if graph.cells.is_empty() { None } else { Some(nn_mass::of(&graph)?) };
     let model = Model::new(graph, Seed(run.seed), device)?;
-    let history = fit(&model, train, None, &run.recipe, |_| {})?;
+    let recipe = Recipe { seed: run.seed, ..run.recipe.clone() };
+    let history = fit(&model, train, None, &recipe, |_| {})?;
     let score = evaluate(&model, test)?;
     let profile = model.profile();
     Ok(Outcome {

@@ -1,6 +1,6 @@
 //! The kernels compute the same on any number of threads, in `f32` what they do in `f64`, and refuse what makes no sense.
 
-use candle::{DType, Device, Result, Tensor, Var};
+use candle::{DType, Device, IndexOp, Result, Tensor, Var};
 use datasets::Seed;
 use expect_test::{Expect, expect};
 use lab::kernels::{self, Activation, Affine, Conv, Divisor, Interpolation, Pool, Sgd};
@@ -35,6 +35,7 @@ fn check_all(check: impl Fn(&str, &[&[usize]], Op<'_>)) {
     check("activate", &[&[9, 40, 20, 20]], &|t| kernels::activate(&t[0], Activation::Swish));
     check("pick", &[&[9, 40, 20, 20]], &|t| kernels::pick(&t[0], &[3, 1, 3, 39, 0]));
     check("cross_entropy", &[&[3000, 17]], &|t| kernels::cross_entropy(&t[0], &labels, 0.1));
+    check("sum_of_squares", &[&[9, 40, 20, 20]], &|t| kernels::sum_of_squares(&t[0].transpose(0, 3)?));
     check("dropout", &[&[9, 40, 20, 20]], &|t| kernels::dropout(&t[0], 0.3, Seed(3)));
     check("dropout_channels", &[&[9, 40, 20, 20]], &|t| kernels::dropout_channels(&t[0], 0.3, Seed(3)));
     let layer_norm = |t: &[Tensor]| kernels::layer_norm(&t[0], 1, Some(Affine { weight: &t[1], bias: &t[2] }), 1e-5);
@@ -199,4 +200,16 @@ fn what_makes_no_sense_is_refused() {
         kernels::sgd_step(&var(&[2]), &zeros(&[3]), &var(&[2]), &Sgd { nesterov: false, ..nesterov }),
         expect!["sgd_step: gradient: wanted [2], found [3]"],
     );
+}
+
+/// In `f64` throughout: squares that no `f32` holds, in any layout; and not finite where a number is not.
+#[test]
+fn squares_are_summed_beyond_f32() {
+    let xs = Tensor::new(&[[3e30f32, 1.0, 0.0], [4e30, 1.0, 0.0]], CPU).unwrap();
+    let length = |xs: &Tensor| kernels::sum_of_squares(xs).unwrap().to_scalar::<f64>().unwrap().sqrt();
+    assert!((length(&xs.i((.., 0)).unwrap()) / 5e30 - 1.0).abs() < 1e-6);
+    assert_eq!(length(&xs.i((.., 1)).unwrap()), 2f64.sqrt());
+    for stranger in [f32::NAN, f32::INFINITY] {
+        assert!(!length(&Tensor::new(&[1.0, stranger], CPU).unwrap()).is_finite());
+    }
 }

@@ -304,3 +304,19 @@ fn fast_work_is_two_lines_of_progress() {
     "#]]
     .assert_eq(&text);
 }
+
+/// What an earlier run did is part of what is done, and of no time estimate.
+#[test]
+fn resumed_work_begins_where_it_was() {
+    let page = Page::default();
+    let mut progress = Progress::lines("train", 1000, page.clone()).behind(500);
+    progress.set(500, "loss 1.000");
+    progress.set(750, "loss 0.500");
+    progress.finish("stopped");
+    let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+    expect![[r#"
+        train  ██████████░░░░░░░░░░   50 %  loss 1.000  0 s
+        train  ███████████████░░░░░   75 %  stopped  0 s, 0 s to go
+    "#]]
+    .assert_eq(&text);
+}

@@ -144,9 +144,17 @@ fn residual_nets_compute_what_torchvision_does() {
     // The one whose gradients are not lost in single precision.
     let graph = resnet::Config { input: [3, 64, 64], ..resnet::Config::r18(20) }.graph().unwrap();
     check_torchvision("resnet18", graph, DType::F32, (&golden["resnet18"]["f64"], &golden["resnet18"]["f32"]));
-    let config = mobilenet_v2::Config { input: [3, 64, 64], dropout: 0.0, ..mobilenet_v2::Config::imagenet(1.0, 20) };
-    let golden = &golden["mobilenet_v2"];
-    check_torchvision("mobilenet_v2", config.graph().unwrap(), DType::F64, (&golden["f64"], &golden["f32"]));
+}
+
+#[test]
+fn other_nets_compute_what_torchvision_does() {
+    let golden = golden::json("torchvision/models.json");
+    let mobilenet = mobilenet_v2::Config { input: [3, 64, 64], dropout: 0.0, ..mobilenet_v2::Config::imagenet(1.0, 20) };
+    let blocks = [8, 16, 32, 64, 64].map(|width| vec![width; 2]).to_vec();
+    let vgg = vgg::Config { input: [3, 72, 72], blocks, hidden: vec![24, 12], dropout: 0.0, ..vgg::Config::d16(20) };
+    for (name, graph) in [("mobilenet_v2", mobilenet.graph()), ("narrow_vgg", vgg.graph())] {
+        check_torchvision(name, graph.unwrap(), DType::F64, (&golden[name]["f64"], &golden[name]["f32"]));
+    }
 }
 
 #[track_caller]

@@ -22,6 +22,7 @@ mod loading; // a store's pictures as batches: the same on any number of threads
 mod ordering; // which sample is in which batch: permutations, shards, resuming
 mod storing; // a store gives back what was put in, or an error, whatever its bytes
 
+mod accumulating; // a batch in parts gives the gradient of the whole; a published loop
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences
@@ -30,9 +31,11 @@ mod families; // networks of papers: counts, names, logits and gradients of the 
 mod matching_pytorch; // kernels against PyTorch's numbers
 mod operations; // gates, norms, resampling, dropout: gradients and laws
 mod remembering; // memory by liveness, and the batches that fit
+mod resuming; // a run that was killed goes on as if it had not been
 mod rewriting; // batch norm folded, dead channels removed: the same value
 mod running; // logits against the original's, modes, traces, checkpoints
-mod training; // it learns, repeats, and says when it cannot go on; sweeps that resume
+mod scheduling; // learning rates: formulas, and the published programs'
+mod training; // it learns, repeats, follows its recipe, and says when it cannot go on; sweeps that resume
 mod training_on_stores; // the whole chain on real pictures: files, store, loader, network, accuracy
 mod weighing; // weights from the files of PyTorch and safetensors
 

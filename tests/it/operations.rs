@@ -184,6 +184,25 @@ fn dropout_in_a_graph_is_named_by_step_and_node() {
     assert!(numbers(&run(Mode::Eval)).iter().all(|&y| y == 1.0));
 }
 
+/// Without scale and shift, a batch norm has running statistics alone, and evaluation uses them.
+#[test]
+fn a_plain_batch_norm_keeps_its_running_statistics() {
+    let mut g = Builder::new("plain", &[3, 2, 2]);
+    let ys = g.node("bn", Op::BatchNorm { eps: 1e-3, momentum: 0.1, affine: false }, &[g.input()]);
+    let graph = g.finish(ys).unwrap();
+    let params = Params::init(&graph, Seed(0), CPU).unwrap().to_dtype(DType::F64).unwrap();
+    assert_eq!(params.iter().map(|(parameter, _)| parameter.name.as_str()).collect::<Vec<_>>(), ["bn.running_mean", "bn.running_var"]);
+    let (mean, var) = (fill(2, &[3]), (fill(3, &[3]) + 1.5).unwrap());
+    params.set("bn.running_mean", &mean).unwrap();
+    params.set("bn.running_var", &var).unwrap();
+    let xs = fill(1, &[4, 3, 2, 2]);
+    let ys = exec::forward(&graph, &params, &xs, Mode::Eval).unwrap().value;
+    let want = composed::batch_norm_running(&xs, &mean, &var, None, 1e-3).unwrap();
+    assert!(distance(&numbers(&ys), &numbers(&want)) < 1e-14);
+    let trained = exec::forward(&graph, &params, &xs, Mode::Train(Seed(0))).unwrap();
+    assert!(distance(&numbers(&trained.statistics[0].mean), &numbers(&xs.mean((0, 2, 3)).unwrap())) < 1e-14);
+}
+
 /// A squeeze-excitation gate and an attention, written with single operations, differentiated as wholes.
 #[test]
 fn small_nets_of_these_operations_have_the_gradient_of_their_output() {

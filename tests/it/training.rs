@@ -1,12 +1,16 @@
 //! Training: it learns, it is reproducible, it says when it cannot go on; schedules; sweeps that resume.
 
-use candle::Device;
+use candle::{DType, Device, Tensor};
 use datasets::{Seed, Table};
-use expect_test::expect;
+use expect_test::{Expect, expect};
+use lab::graph::Unit;
 use lab::models::{Spec, dense_mlp};
 use lab::sweep::{self, Run};
-use lab::train::{self, Event, Optimizer, Recipe, Schedule};
-use lab::{Activation, Error, Model};
+use lab::train::{self, Decayed, Epoch, Event, Optimizer, Precision, Recipe, Stop};
+use lab::{Activation, Builder, Error, Model};
+
+use crate::differentiating::{fill, numbers};
+use crate::golden;
 
 /// Two interleaved half-rings: not linearly separable, easily learnt.
 fn rings(n: usize, batch: usize, shuffle: Option<Seed>) -> Table {
@@ -74,18 +78,6 @@ fn the_mean_loss_weighs_samples_not_batches() {
 }
 
 #[test]
-fn schedules_follow_their_formulas() {
-    let rates =
-        |schedule: Schedule| -> Vec<String> { (0..6).map(|epoch| format!("{:.4}", schedule.rate(0.1, (epoch, 6), (0, 10)))).collect() };
-    expect![[r#"["0.1000", "0.1000", "0.1000", "0.1000", "0.1000", "0.1000"]"#]].assert_eq(&format!("{:?}", rates(Schedule::Constant)));
-    expect![[r#"["0.1000", "0.0933", "0.0750", "0.0500", "0.0250", "0.0067"]"#]].assert_eq(&format!("{:?}", rates(Schedule::Cosine)));
-    let step = Schedule::Step { milestones: vec![2, 4], factor: 0.1 };
-    expect![[r#"["0.1000", "0.1000", "0.0100", "0.0100", "0.0010", "0.0010"]"#]].assert_eq(&format!("{:?}", rates(step)));
-    let restarts = Schedule::WarmRestarts { first: 2, growth: 2, floor: 0.0 };
-    expect![[r#"["0.1000", "0.0500", "0.1000", "0.0854", "0.0500", "0.0146"]"#]].assert_eq(&format!("{:?}", rates(restarts)));
-}
-
-#[test]
 fn what_cannot_be_trained_is_refused_before_the_first_step() {
     let refused = |model: &Model, recipe: &Recipe| train::fit(model, &rings(8, 4, None), None, recipe, |_| {}).unwrap_err().to_string();
     let recipe = Recipe::sgd(0.1, 1);
@@ -95,21 +87,249 @@ fn what_cannot_be_trained_is_refused_before_the_first_step() {
     let many =
         Model::new(dense_mlp::Config { classes: 3, ..dense_mlp::Config::points(4, 3, 2) }.graph(Seed(0)).unwrap(), Seed(0), &Device::Cpu);
     expect!["dense_mlp: output: wanted 2 classes, found [3]"].assert_eq(&refused(&many.unwrap(), &recipe));
-    let smooth = Recipe { label_smoothing: 1.5, ..recipe };
-    expect!["recipe: label_smoothing: wanted 0.0..1.0, found 1.5"].assert_eq(&refused(&perceptron(), &smooth));
-    let heavy = Recipe { optimizer: Optimizer::Sgd { momentum: 1.0, nesterov: false, weight_decay: 0.0 }, ..Recipe::sgd(0.1, 1) };
-    expect!["recipe: optimizer: momentum or betas: wanted 0.0..1.0, found 1"].assert_eq(&refused(&perceptron(), &heavy));
+    let recipes = [
+        Recipe { label_smoothing: 1.5, ..recipe.clone() },
+        Recipe { optimizer: Optimizer::Sgd { momentum: 1.0, nesterov: false, weight_decay: 0.0 }, ..recipe.clone() },
+        Recipe { warm_up: -1.0, ..recipe.clone() },
+        Recipe { mix_up: Some(0.0), ..recipe.clone() },
+        Recipe { clip: Some(0.0), ..recipe.clone() },
+        Recipe { micro_batch: Some(0), ..recipe.clone() },
+        Recipe { average: Some(1.0), ..recipe.clone() },
+        Recipe { rates: [("layers".to_owned(), f64::NAN)].into(), ..recipe.clone() },
+        Recipe { rates: [("layer".to_owned(), 0.5)].into(), ..recipe.clone() },
+        Recipe { stop: Stop { accuracy: Some(0.9), patience: None }, ..recipe.clone() },
+        Recipe { precision: Precision::Bf16, ..recipe.clone() },
+    ];
+    expect![[r#"
+        recipe: label_smoothing: wanted 0.0..1.0, found 1.5
+        recipe: optimizer: momentum or betas: wanted 0.0..1.0, found 1
+        recipe: warm_up: wanted at least 0, found -1
+        recipe: mix_up: wanted more than 0, at most 1, found 0
+        recipe: clip: wanted more than 0, found 0
+        recipe: micro_batch: wanted at least 1, found 0
+        recipe: average: wanted 0.0..1.0, found 1
+        recipe: rates: layers: wanted at least 0, found NaN
+        recipe: rates: wanted the beginning of a parameter's name, found `layer`
+        recipe: stop: wanted test samples to stop by, found none
+        recipe: precision: wanted f32: bf16 is for CUDA, found bf16"#]]
+    .assert_eq(&recipes.map(|recipe| refused(&perceptron(), &recipe)).join("\n"));
+}
+
+/// A chain of linear layers with these factors, no biases to speak of, and one step on one sample of ones.
+fn chain(factors: &[f32], recipe: &Recipe) -> (Model, lab::Result<Vec<Epoch>>) {
+    let mut g = Builder::new("chain", &[2]);
+    let mut ys = g.input();
+    for layer in 0..factors.len() {
+        ys = g.linear(format!("fc{layer}"), ys, 2);
+    }
+    let model = Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap();
+    for (layer, &factor) in factors.iter().enumerate() {
+        let weight = Tensor::new(&[[factor, 0.0], [0.0, 0.5 * factor]], &Device::Cpu).unwrap();
+        model.params.set(&format!("fc{layer}.weight"), &weight).unwrap();
+        model.params.set(&format!("fc{layer}.bias"), &Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
+    }
+    let data = Table::new(vec![1.0; 4], 2, vec![1, 0], 2, 2, None);
+    let fitted = train::fit(&model, &data, None, recipe, |_| {});
+    (model, fitted)
+}
+
+/// The run ends before the step that would ruin the weights, and says where the numbers were left first.
+#[test]
+fn a_step_out_of_the_numbers_is_not_made() {
+    let check = |factors: &[f32], recipe: &Recipe, want: Expect| {
+        let (model, fitted) = chain(factors, recipe);
+        let (untouched, _) = chain(factors, &Recipe { lr: 0.0, ..Recipe::adam(0.0, 1) });
+        want.assert_eq(&fitted.unwrap_err().to_string());
+        assert_eq!(bits(&model), bits(&untouched));
+    };
+    let recipe = Recipe::adam(0.1, 1);
+    // 1e20 · 1e20 is more than an f32 holds.
+    check(
+        &[1.0, 1e20, 1e20, 1.0],
+        &recipe,
+        expect!["epoch 0, step 0: the value of `fc2` is not finite (the loss is NaN); a smaller learning rate or a warm-up may help"],
+    );
+    check(
+        &[1.0, 1e20, 1e20, 1.0],
+        &Recipe { micro_batch: Some(1), ..recipe.clone() },
+        expect!["epoch 0, step 0: the value of `fc2` is not finite (the loss is NaN); a smaller learning rate or a warm-up may help"],
+    );
+    // Forward 1e-30, 1e-5, 1e20; backward 1e25, then 1e50.
+    check(
+        &[1e-30, 1e25, 1e25],
+        &recipe,
+        expect![
+            "epoch 0, step 0: the gradient at `fc0` is not finite (the loss is 43749998677765130000); a smaller learning rate or a warm-up may help"
+        ],
+    );
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_run() {
+fn a_rate_that_is_too_high_is_blamed_on_a_node() {
     let model = Model::new(
         dense_mlp::Config { activation: Activation::Relu, ..dense_mlp::Config::points(8, 5, 6) }.graph(Seed(1)).unwrap(),
         Seed(1),
         &Device::Cpu,
     );
     let error = train::fit(&model.unwrap(), &rings(200, 10, None), None, &Recipe::sgd(1e8, 3), |_| {}).unwrap_err();
-    assert!(matches!(error, Error::Diverged { epoch: 0, .. }), "{error}");
+    let Error::Diverged { epoch: 0, first, .. } = &error else { panic!("{error}") };
+    assert!(first.contains("layers."), "{error}");
+}
+
+/// Golden: PyTorch's loop with groups, clipping, smoothing, warm-up and cosine. Twelve steps in `f32` against `f64`.
+#[test]
+fn a_recipe_makes_pytorchs_steps() {
+    let golden = golden::json("training/training.json");
+    let sgd = Optimizer::Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.02 };
+    let adam_w = Optimizer::AdamW { betas: (0.9, 0.99), eps: 1e-8, weight_decay: 0.02 };
+    for (name, optimizer) in [("sgd", sgd), ("adam_w", adam_w)] {
+        let wanted = &golden[name];
+        let recipe = Recipe {
+            optimizer,
+            warm_up: 2.0,
+            label_smoothing: 0.1,
+            clip: Some(0.5),
+            decayed: Decayed::Weights,
+            rates: [("out".to_owned(), 3.0)].into(),
+            ..Recipe::sgd(wanted["lr"].as_f64().unwrap(), 4)
+        };
+        let mut g = Builder::new("net", &[4]);
+        let xs = g.input();
+        let ys = g.linear("hidden", xs, 6);
+        let ys = g.activate(ys, Activation::Relu);
+        let ys = g.batch_norm("norm", ys);
+        let ys = g.linear("out", ys, 3);
+        let model = Model::new(g.finish(ys).unwrap(), Seed(0), &Device::Cpu).unwrap();
+        for (k, (_, var)) in model.params.trainable().enumerate() {
+            var.set(&fill(1 + k as u64, var.dims()).to_dtype(DType::F32).unwrap()).unwrap();
+        }
+        let rows = numbers(&fill(100, &[10, 4])).into_iter().map(|x| x as f32).collect();
+        let data = Table::new(rows, 4, (0..10).map(|i| i % 3).collect(), 3, 4, None);
+        let number = |list: &str, at: usize| wanted[list][at].as_f64().unwrap();
+        train::fit(&model, &data, None, &recipe, |event| {
+            if let Event::Step { done, gradients, .. } = event {
+                let (epoch, step) = ((done - 1) / 3, (done - 1) % 3);
+                assert!((recipe.rate(epoch, (step, 3)) - number("lrs", done - 1)).abs() < 1e-12);
+                assert!((gradients.norm().unwrap() - number("norms", done - 1).min(0.5)).abs() < 1e-5);
+            }
+        })
+        .unwrap();
+        for (parameter, var) in model.params.iter() {
+            let found = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (at, found) in found.into_iter().enumerate() {
+                let wanted = wanted["state"][&parameter.name][at].as_f64().unwrap();
+                assert!((f64::from(found) - wanted).abs() < 1e-5, "{name}: {}: {found} for {wanted}", parameter.name);
+            }
+        }
+    }
+}
+
+/// What no rate reaches stays, and the longest name counts.
+#[test]
+fn a_rate_of_zero_freezes() {
+    let (model, fresh) = (perceptron(), perceptron());
+    let rates = [("layers".to_owned(), 0.0), ("layers.4".to_owned(), 1.0)].into();
+    train::fit(&model, &rings(60, 10, None), None, &Recipe { rates, ..Recipe::sgd(0.1, 1) }, |_| {}).unwrap();
+    for ((parameter, now), (_, before)) in model.params.iter().zip(fresh.params.iter()) {
+        let same = now.flatten_all().unwrap().to_vec1::<f32>().unwrap() == before.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(same, !parameter.name.starts_with("layers.4."), "{}", parameter.name);
+    }
+}
+
+/// The average is made of the weights after each step, is what is tested, and is what the model has in the end.
+#[test]
+fn averaged_weights_are_tested_and_kept() {
+    let (train, test, recipe) = (rings(100, 20, Some(Seed(2))), rings(50, 50, None), Recipe { average: Some(0.5), ..Recipe::sgd(0.1, 2) });
+    let (model, mut seen) = (perceptron(), Vec::new());
+    let values = |model: &Model| model.params.iter().flat_map(|(_, var)| numbers(&var.to_dtype(DType::F64).unwrap())).collect::<Vec<f64>>();
+    let mut average = values(&model);
+    let history = train::fit(&model, &train, Some(&test), &recipe, |event| match event {
+        Event::Step { done, model, .. } => {
+            let decay = (done as f64 / (done as f64 + 9.0)).min(0.5);
+            average = average.iter().zip(values(model)).map(|(average, now)| decay * average + (1.0 - decay) * now).collect();
+        }
+        Event::Epoch { row, model, .. } => {
+            assert_eq!(row.test_loss, Some(train::evaluate(model, &test).unwrap().loss));
+            seen = values(model);
+        }
+    })
+    .unwrap();
+    assert!(average.iter().zip(&seen).all(|(wanted, found)| (wanted - found).abs() < 1e-6));
+    assert_eq!(values(&model), seen);
+    assert_eq!(history[1].test_accuracy, Some(train::evaluate(&model, &test).unwrap().accuracy));
+}
+
+/// A mixture lies between two samples, and the loss is that of its mixed target: on one-hot inputs of classes, both can be read off.
+#[test]
+fn mixed_samples_have_mixed_targets() {
+    let mut shares = Vec::new();
+    for seed in 0..200 {
+        let mut g = Builder::new("mirror", &[2]);
+        let xs = g.input();
+        let ys = g.linear("fc", xs, 2);
+        let model = Model::new(g.finish(ys).unwrap(), Seed(0), &Device::Cpu).unwrap();
+        for (_, var) in model.params.iter() {
+            var.set(&var.zeros_like().unwrap()).unwrap();
+        }
+        // Of logits 0, the gradient at a bias is ½ minus the mean target, and of a weight the mean of input times that.
+        let data = Table::new(vec![1.0, 0.0, 0.0, 1.0], 2, vec![0, 1], 2, 2, None);
+        train::fit(&model, &data, None, &Recipe { mix_up: Some(1.0), seed, ..Recipe::adam(0.0, 1) }, |event| {
+            let Event::Step { gradients, .. } = event else { return };
+            let [weight, bias] =
+                gradients.iter().map(|gradient| numbers(&gradient.to_dtype(DType::F64).unwrap())).collect::<Vec<_>>().try_into().unwrap();
+            assert!(bias.iter().all(|x| x.abs() < 1e-7), "{bias:?}");
+            // Inputs and targets (λ, 1 − λ) and the other way round: off the diagonal ½ − 2·λ·(1 − λ), halved.
+            let product = 0.25 - weight[1];
+            let share = 0.5 + (0.25 - product).max(0.0).sqrt();
+            shares.push(share);
+        })
+        .unwrap();
+    }
+    assert!(shares.iter().all(|share| (0.5..=1.0).contains(share)));
+    // Half the time nobody is swapped, and of the rest λ is uniform, the larger share ¾ in the mean.
+    let mixed: Vec<f64> = shares.into_iter().filter(|share| *share < 1.0 - 1e-6).collect();
+    let mean = mixed.iter().sum::<f64>() / mixed.len() as f64;
+    assert!((70..130).contains(&mixed.len()) && (mean - 0.75).abs() < 0.05, "{} {mean}", mixed.len());
+}
+
+/// What is dropped depends on the recipe's seed and the step, and on nothing else.
+#[test]
+fn dropout_follows_the_seed_of_the_recipe() {
+    let run = |seed, micro_batch| {
+        let mut g = Builder::new("dropping", &[2]);
+        let xs = g.input();
+        let ys = g.linear("hidden", xs, 8);
+        let ys = g.dropout(ys, 0.5, Unit::Number);
+        let ys = g.linear("out", ys, 2);
+        let model = Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap();
+        let mut losses = Vec::new();
+        train::fit(&model, &rings(40, 20, None), None, &Recipe { seed, micro_batch, ..Recipe::adam(0.0, 2) }, |event| {
+            if let Event::Epoch { row, .. } = event {
+                losses.push(row.train_loss);
+            }
+        })
+        .unwrap();
+        losses
+    };
+    let losses = run(1, None);
+    assert_eq!(losses, run(1, None));
+    assert!(losses[0] != losses[1] && losses != run(2, None) && losses != run(1, Some(10)));
+}
+
+/// A target ends a run when it is reached; patience ends it when nothing gets better any more.
+#[test]
+fn a_run_stops_by_its_recipe() {
+    let run = |stop, lr| {
+        let recipe = Recipe { stop, lr, ..Recipe::adam(0.0, 30) };
+        train::fit(&perceptron(), &rings(200, 20, Some(Seed(2))), Some(&rings(100, 100, None)), &recipe, |_| {}).unwrap()
+    };
+    let reached = run(Stop { accuracy: Some(0.9), patience: None }, 0.01);
+    let (last, before) = reached.split_last().unwrap();
+    assert!(reached.len() < 30 && last.test_accuracy >= Some(0.9));
+    assert!(before.iter().all(|row| row.test_accuracy < Some(0.9)));
+    // Nothing moves: the first epoch stays the best.
+    assert_eq!(run(Stop { accuracy: None, patience: Some(3) }, 0.0).len(), 4);
+    assert_eq!(run(Stop::default(), 0.0).len(), 30);
 }
 
 fn plan() -> Vec<Run> {
@@ -134,7 +354,13 @@ fn a_sweep_goes_on_where_it_ended() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("runs/rings.jsonl");
     let fail_from = |count: u64| {
-        move |run: &Run| if run.seed < count { Ok(run.seed) } else { Err(Error::Diverged { loss: f64::NAN, epoch: 0, step: 0 }) }
+        move |run: &Run| {
+            if run.seed < count {
+                Ok(run.seed)
+            } else {
+                Err(Error::Diverged { loss: f64::NAN, epoch: 0, step: 0, first: "the loss".to_owned() })
+            }
+        }
     };
     sweep::run(&plan(), &path, 1, fail_from(1), |_| {}).unwrap_err();
     // A kill in the middle of a line.

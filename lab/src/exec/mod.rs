@@ -9,7 +9,7 @@ mod workspace;
 use apply::apply;
 use plan::Plan;
 use tape::Tape;
-pub(crate) use workspace::Workspace;
+pub(crate) use workspace::{Computed, Workspace};
 
 use candle::{D, Tensor, Var};
 use datasets::Seed;
@@ -84,10 +84,14 @@ pub fn forward(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode) -> Resul
 ///
 /// # Errors
 /// As [`forward`].
-#[expect(clippy::missing_panics_doc, reason = "every value is kept")]
 pub fn trace(graph: &Graph, params: &Params, xs: &Tensor) -> Result<Trace> {
+    trace_in(graph, params, xs, Mode::Eval)
+}
+
+/// [`trace`] in another mode.
+pub(crate) fn trace_in(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode) -> Result<Trace> {
     let mut probes = Vec::with_capacity(graph.nodes.len());
-    let (values, _) = run(graph, params, xs, Mode::Eval, Keep::All(&mut probes))?;
+    let (values, _) = run(graph, params, xs, mode, Keep::All(&mut probes))?;
     Ok(Trace { values: values.into_iter().map(|value| value.expect("every value is kept")).collect(), probes })
 }
 

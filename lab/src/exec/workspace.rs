@@ -1,11 +1,13 @@
 //! What stays between the runs of one graph: its plan, and memory that is used again.
 
+use std::cell::RefCell;
+
 use candle::{Tensor, Var};
 use datasets::Seed;
 
 use super::{Mode, Output, Plan, Statistics, Tape, forward};
 use crate::graph::Graph;
-use crate::kernels::{self, BufferPool};
+use crate::kernels::BufferPool;
 use crate::params::Params;
 use crate::{Error, Result};
 
@@ -28,25 +30,24 @@ pub(crate) struct Computed {
 #[derive(Debug)]
 pub(crate) struct Workspace {
     plan: Plan,
-    pool: BufferPool,
+    pool: RefCell<BufferPool>,
 }
 
 impl Workspace {
     pub(crate) fn new(graph: &Graph) -> Self {
-        Self { plan: Plan::new(graph), pool: BufferPool::default() }
+        Self { plan: Plan::new(graph), pool: RefCell::default() }
     }
 
     /// Logits `(n, classes)` by running statistics.
     ///
     /// # Errors
     /// As [`forward`].
-    pub(crate) fn infer(&mut self, graph: &Graph, params: &Params, xs: &Tensor) -> Result<Tensor> {
+    pub(crate) fn infer(&self, graph: &Graph, params: &Params, xs: &Tensor) -> Result<Tensor> {
         if !xs.device().is_cpu() {
             return Ok(forward(graph, params, xs, Mode::Eval)?.value.detach());
         }
-        let Self { plan, pool } = self;
         let xs = xs.contiguous()?;
-        pool.enter(|| Ok(Tape::record(plan, graph, params, &xs, Mode::Eval)?.output))
+        self.pool.borrow_mut().enter(|| Ok(Tape::record(&self.plan, graph, params, &xs, Mode::Eval)?.output))
     }
 
     /// Loss of the logits, and its gradient, in training mode; what is dropped depends on `seed`. Changes nothing.
@@ -54,7 +55,7 @@ impl Workspace {
     /// # Errors
     /// As [`forward`]; also when nothing reads a trained parameter's node.
     pub(crate) fn step(
-        &mut self,
+        &self,
         (graph, params): (&Graph, &Params),
         xs: &Tensor,
         seed: Seed,
@@ -64,10 +65,9 @@ impl Workspace {
         if !xs.device().is_cpu() {
             return step_by_candle(params, forward(graph, params, xs, mode)?, loss);
         }
-        let Self { plan, pool } = self;
         let xs = xs.contiguous()?;
-        pool.enter(|| {
-            let mut tape = Tape::record(plan, graph, params, &xs, mode)?;
+        self.pool.borrow_mut().enter(|| {
+            let mut tape = Tape::record(&self.plan, graph, params, &xs, mode)?;
             let (logits, statistics) = (Var::from_tensor(&tape.output)?, std::mem::take(&mut tape.statistics));
             let loss = loss(&logits)?;
             let grad = loss.backward()?.remove(&logits);
@@ -75,15 +75,6 @@ impl Workspace {
             let gradients = tape.backward(grad.contiguous()?)?;
             Ok(Computed { loss: loss.detach(), logits: logits.as_detached_tensor(), statistics, gradients })
         })
-    }
-
-    /// Takes back gradients that nobody needs any more.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub(crate) fn give_back(&mut self, gradients: Vec<Tensor>) -> Result<()> {
-        self.pool.enter(|| gradients.into_iter().try_for_each(kernels::recycle))?;
-        Ok(())
     }
 }
 

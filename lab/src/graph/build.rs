@@ -163,7 +163,7 @@ impl Builder {
         self.unnamed(Op::Add, xs)
     }
 
-    /// The sum of values of one shape, each times a learned number.
+    /// The sum of values of one shape, each times a learned number; of one value, that times a learned number.
     pub fn weighted_sum(&mut self, name: impl ToString, xs: &[Value]) -> Value {
         self.named(name, Op::WeightedSum { through: None }, xs)
     }

@@ -22,7 +22,8 @@ pub struct Conv {
     pub groups: usize,
     /// Whether a value is added per output channel.
     pub bias: bool,
-    /// How many weights count, those of the largest magnitude; the gradient reaches all, as if all did. `None`: all count.
+    /// How many weights are in use, those of the largest magnitude (of equals the later); the gradient reaches all, as if all were.
+    /// `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<usize>,
 }
@@ -208,7 +209,7 @@ pub enum Op {
     },
     /// The sum of inputs of one shape.
     Add,
-    /// The sum of inputs of one shape, each times a learned number.
+    /// The sum of inputs of one shape, each times a learned number; of one input, that times a learned number.
     WeightedSum {
         /// Applied to the learned numbers first.
         through: Option<Activation>,

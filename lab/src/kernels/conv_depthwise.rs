@@ -140,12 +140,16 @@ impl<T: Real, const N: usize> Kernel<T> for Dots<'_, T, N> {
             }
             sums
         };
-        sums.map(|sum| {
-            let mut lanes = [T::zero(); SLACK];
+        let mut totals = [T::ZERO; N];
+        for (total, sum) in totals.iter_mut().zip(sums) {
+            let mut lanes = [T::ZERO; SLACK];
             // SAFETY: there is room for a vector.
             unsafe { sum.store(lanes.as_mut_ptr()) };
-            lanes[..L::N].iter().copied().sum()
-        })
+            for &lane in &lanes[..L::N] {
+                *total += lane;
+            }
+        }
+        totals
     }
 }
 

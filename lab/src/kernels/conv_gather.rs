@@ -53,7 +53,7 @@ impl Grid {
         };
         let (seen, made) = ((g.c, g.c_group, g.h, g.w), (g.o, g.o_group, g.oh, g.ow));
         let taps = (0..g.taps()).map(tap).collect();
-        Self { samples: g.n, rows: g.oh, cols: g.ow, step: g.conv.stride, taps, seen, made, first: (0, 0), apart: (1, 1) }
+        Self { samples: g.n, rows: g.oh, cols: g.ow, step: g.conv.stride, taps, seen, made, first: (0, 0), apart: (1, 1) }.flat()
     }
 
     /// The classes of pixels, of which each is seen through taps of its own.
@@ -75,10 +75,21 @@ impl Grid {
             let (seen, made) = ((g.o, g.o_group, g.oh, g.ow), (g.c, g.c_group, g.h, g.w));
             let (rows, cols) = ((g.h - top).div_ceil(down), (g.w - left).div_ceil(right));
             let taps = (0..g.taps()).filter_map(tap).collect();
-            Self { samples: g.n, rows, cols, step: (1, 1), taps, seen, made, first: (top, left), apart: (down, right) }
+            Self { samples: g.n, rows, cols, step: (1, 1), taps, seen, made, first: (top, left), apart: (down, right) }.flat()
         };
         let classes = |left: usize| (0..down.min(g.h)).map(move |top| (top, left));
         (0..right.min(g.w)).flat_map(classes).map(|(top, left)| class(top, left)).collect()
+    }
+
+    /// Of a grid whose positions are the pixels themselves, the grid with a picture's rows in one row: its runs are longer.
+    fn flat(self) -> Self {
+        let (_, _, h, w) = self.seen;
+        let here = matches!(*self.taps, [Tap { down: 0, right: 0, .. }]) && self.step == (1, 1) && (self.rows, self.cols) == (h, w);
+        if !here || self.apart != (1, 1) {
+            return self;
+        }
+        let line = |(channels, group, h, w): (usize, usize, usize, usize)| (channels, group, 1, h * w);
+        Self { rows: 1, cols: h * w, seen: line(self.seen), made: line(self.made), ..self }
     }
 
     fn positions(&self) -> usize {
@@ -97,6 +108,32 @@ impl Grid {
             let (line, col) = (position / self.cols, position % self.cols);
             let length = (self.cols - col).min(block.end - position);
             f(line / self.rows, line % self.rows, col..col + length, position - block.start);
+            position += length;
+        }
+    }
+
+    /// What `gather` would copy, where it lies in one piece, of whole panels.
+    #[inline(always)]
+    fn line<'x, T: Real>(&self, tap: Tap, channel: usize, block: &Range<usize>, xs: &'x [T]) -> Option<&'x [T]> {
+        let (channels, _, _, w) = self.seen;
+        let (sample, first) = (block.start / self.cols, block.start % self.cols);
+        let plain = self.rows == 1 && self.cols == w && (tap.down, tap.right) == (0, 0) && self.step == (1, 1);
+        let start = (sample * channels + channel) * w + first;
+        (plain && first + block.len() <= w && block.len() % (2 * shape::<T>().lanes) == 0).then(|| &xs[start..start + block.len()])
+    }
+
+    /// As [`each_run`](Self::each_run) for what is made, which lies in one piece a sample where pixels are not apart.
+    #[inline(always)]
+    fn each_piece(&self, block: &Range<usize>, mut f: impl FnMut(usize, usize, Range<usize>, usize)) {
+        if self.apart != (1, 1) {
+            return self.each_run(block, f);
+        }
+        let area = self.rows * self.cols;
+        let mut position = block.start;
+        while position < block.end {
+            let (sample, first) = (position / area, position % area);
+            let length = (area - first).min(block.end - position);
+            f(sample, 0, first..first + length, position - block.start);
             position += length;
         }
     }
@@ -154,8 +191,15 @@ impl<T: Real> Kernel<T> for Columns<'_, T> {
         line[self.block.len()..].fill(T::zero());
         for c in 0..grid.seen.1 {
             for (nth, &tap) in grid.taps.iter().enumerate() {
-                grid.gather(tap, self.group * grid.seen.1 + c, &self.block, self.xs, line);
-                let inner = c * grid.taps.len() + nth;
+                let (channel, inner) = (self.group * grid.seen.1 + c, c * grid.taps.len() + nth);
+                if let Some(line) = grid.line(tap, channel, &self.block, self.xs) {
+                    for (panel, line) in line.chunks_exact(cols).enumerate() {
+                        let at = (panel * depth + inner) * cols;
+                        self.panels[at..at + cols].copy_from_slice(line);
+                    }
+                    continue;
+                }
+                grid.gather(tap, channel, &self.block, self.xs, line);
                 for (panel, line) in line.chunks_exact(cols).enumerate() {
                     let at = (panel * depth + inner) * cols;
                     self.panels[at..at + cols].copy_from_slice(line);
@@ -254,7 +298,7 @@ fn run<T: Real>(
         let lhs = &panels[group * padded * depth..(group + 1) * padded * depth];
         dispatch::<T, _>(Product { dims: [made, width, depth], lhs, rhs: columns, dst: results.as_mut_ptr(), row: width, add: false });
         let (channels, _, h, w) = grid.made;
-        grid.each_run(&block, |sample, row, cols, at| {
+        grid.each_piece(&block, |sample, row, cols, at| {
             for nth in 0..made {
                 let channel = group * made + nth;
                 let bias = bias.map_or(T::zero(), |bias| bias[channel]);

@@ -32,21 +32,19 @@ pub fn multiply(xs: &Tensor, by: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When there is no tensor, shapes or counts do not fit, or types or devices differ.
 pub fn weighted_sum(xs: &[&Tensor], weights: &Tensor) -> Result<Tensor> {
-    let Some(first) = xs.first() else { bail!("weighted_sum: wanted at least one tensor, found none") };
+    let Some((first, others)) = xs.split_first() else { bail!("weighted_sum: wanted at least one tensor, found none") };
     if weights.dims() != [xs.len()] {
         bail!("weighted_sum: weights: wanted ({}), found {:?}", xs.len(), weights.dims())
     }
     check_alike("weighted_sum", "weights", weights, first)?;
-    let mut sum: Option<Tensor> = None;
-    for (at, tensor) in xs.iter().enumerate() {
+    let term = |at: usize, tensor: &Tensor| {
         if tensor.dims() != first.dims() {
             bail!("weighted_sum: wanted {:?}, found {:?} at position {at}", first.dims(), tensor.dims())
         }
         check_alike("weighted_sum", "tensor", tensor, first)?;
-        let term = times(tensor, &weights.narrow(0, at, 1)?)?;
-        sum = Some(if let Some(sum) = sum { (sum + term)? } else { term });
-    }
-    Ok(sum.expect("there is a first"))
+        times(tensor, &weights.narrow(0, at, 1)?)
+    };
+    (1..).zip(others).try_fold(term(0, first)?, |sum, (at, tensor)| sum + term(at, tensor)?)
 }
 
 /// Each channel of each sample of `xs (n, c, ..)` is 0 with probability `p`, and divided by `1 − p` otherwise. For training.

@@ -32,6 +32,7 @@ mod pool;
 mod real;
 mod rows;
 mod simd;
+mod squares;
 mod top;
 mod upsample;
 
@@ -47,6 +48,7 @@ pub use optim::{Adam, Decay, Sgd, adam_step, sgd_step};
 pub use pixels::normalize_u8;
 pub use pool::{Divisor, Pool, adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
 pub use rows::{instance_norm, layer_norm, softmax};
+pub use squares::sum_of_squares;
 pub use top::top_k;
 pub use upsample::{Interpolation, upsample2d};
 

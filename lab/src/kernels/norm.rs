@@ -7,6 +7,7 @@ use super::activation::{Activation, Curve, Identity, Relu, Relu6, activate_backw
 use super::buffers::fresh;
 use super::composed;
 use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, numbers_mut, per_task, planes, vectorised};
+use super::simd::{Kernel, Lanes, dispatch};
 
 /// What follows the normalisation: `weight · x + bias`, both `(c)`.
 #[derive(Debug, Clone, Copy)]
@@ -479,7 +480,7 @@ fn sum2<T: Real, const N: usize>((xs, ys): (&[T], &[T]), dims: &[usize], f: impl
         for row in 0..n {
             let at = (row * c + c_at) * area;
             let (xs, ys) = (&xs[at..at + area], &ys[at..at + area]);
-            let plane = vectorised::<T, _>(|| plane_sums(xs, ys, |x, y| f(c_at, x, y)));
+            let plane = dispatch::<T, _>(PlaneSums { xs, ys, f: |x, y| f(c_at, x, y) });
             sums.iter_mut().zip(plane).for_each(|(sum, term)| *sum += term.to_f64());
         }
         sums
@@ -488,32 +489,43 @@ fn sum2<T: Real, const N: usize>((xs, ys): (&[T], &[T]), dims: &[usize], f: impl
 }
 
 /// Sums over a plane, with many running sums so that the processor can add side by side; the order depends on the length alone.
-#[inline(always)]
-fn plane_sums<T: Real, const N: usize>(xs: &[T], ys: &[T], f: impl Fn(T, T) -> [T; N]) -> [T; N] {
-    const LANES: usize = 32;
-    let mut lanes = [[T::ZERO; LANES]; N];
-    let (mut xs, mut ys) = (xs.chunks_exact(LANES), ys.chunks_exact(LANES));
-    for (xs, ys) in (&mut xs).zip(&mut ys) {
-        for lane in 0..LANES {
-            let terms = f(xs[lane], ys[lane]);
-            for nth in 0..N {
-                lanes[nth][lane] += terms[nth];
+struct PlaneSums<'a, T, F> {
+    xs: &'a [T],
+    ys: &'a [T],
+    f: F,
+}
+
+impl<T: Real, F: Fn(T, T) -> [T; N], const N: usize> Kernel<T> for PlaneSums<'_, T, F> {
+    type Output = [T; N];
+
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the trait's signature")]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) -> [T; N] {
+        const LANES: usize = 32;
+        let mut lanes = [[T::ZERO; LANES]; N];
+        let (mut xs, mut ys) = (self.xs.chunks_exact(LANES), self.ys.chunks_exact(LANES));
+        for (xs, ys) in (&mut xs).zip(&mut ys) {
+            for lane in 0..LANES {
+                let terms = (self.f)(xs[lane], ys[lane]);
+                for nth in 0..N {
+                    lanes[nth][lane] += terms[nth];
+                }
             }
         }
-    }
-    let mut sums = [T::ZERO; N];
-    for nth in 0..N {
-        for lane in 0..LANES {
-            sums[nth] += lanes[nth][lane];
-        }
-    }
-    for (&x, &y) in xs.remainder().iter().zip(ys.remainder()) {
-        let terms = f(x, y);
+        let mut sums = [T::ZERO; N];
         for nth in 0..N {
-            sums[nth] += terms[nth];
+            for lane in 0..LANES {
+                sums[nth] += lanes[nth][lane];
+            }
         }
+        for (&x, &y) in xs.remainder().iter().zip(ys.remainder()) {
+            let terms = (self.f)(x, y);
+            for nth in 0..N {
+                sums[nth] += terms[nth];
+            }
+        }
+        sums
     }
-    sums
 }
 
 /// Calls `f(first, part)` for parts of whole planes, or of whole rows where a plane is one number; `first` is the part's first unit.

@@ -132,6 +132,10 @@ impl Config {
         if self.blocks.contains(&0) {
             return Err(Error::mismatch("resnet: blocks", "at least one a stage", format!("{:?}", self.blocks)));
         }
+        if self.block == Block::Basic && (self.groups, self.group_width) != (one(), sixty_four()) {
+            let found = format!("{} of {}", self.groups, self.group_width);
+            return Err(Error::mismatch("resnet: groups", "one of 64 channels, without bottlenecks", found));
+        }
         let mut g = Builder::new("resnet", &self.input);
         g.init(Role::Weight, self.init);
         let mut xs = self.stem(&mut g);

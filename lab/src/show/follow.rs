@@ -1,24 +1,32 @@
 //! Progress of the lab's own long work.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Progress;
 use crate::sweep::Done;
 use crate::train::Event;
 
-/// Follows a run: what [`fit`](crate::fit) takes last. Shows the loss, the last test accuracy, and samples per second.
+/// Follows a run: what [`fit`](crate::fit) takes last. Shows the loss, the last test accuracy, how many images (or samples) a
+/// second go through training, and the time left, which counts the tests in.
 pub fn training(what: impl Into<String>) -> impl FnMut(Event<'_>) {
-    let (what, started) = (what.into(), Instant::now());
-    let (mut progress, mut seen, mut tested) = (None, 0, String::new());
+    let what = what.into();
+    let (mut progress, mut tested) = (None, String::new());
+    // The time between two steps of one epoch, and the samples of the second: the first step of a run is not timed, and no test.
+    let (mut last, mut spent, mut seen) = (None, Duration::ZERO, 0);
     move |event| match event {
-        Event::Step { done, of, samples, loss } => {
-            seen += samples;
-            let progress = progress.get_or_insert_with(|| Progress::auto(what.clone(), of as u64));
-            let speed = seen as f64 / started.elapsed().as_secs_f64().max(1e-9);
-            progress.set(done as u64, format!("loss {loss:.4}{tested}  {speed:.0} samples/s"));
+        Event::Step { done, of, samples, loss, model, .. } => {
+            let now = Instant::now();
+            if let Some(before) = last.replace(now) {
+                (spent, seen) = (spent + now.duration_since(before), seen + samples);
+            }
+            let progress = progress.get_or_insert_with(|| Progress::auto(what.clone(), of as u64).behind(done as u64));
+            let unit = if model.graph.input_shape().len() == 3 { "images" } else { "samples" };
+            let speed = if seen > 0 { format!("  {:.0} {unit}/s", seen as f64 / spent.as_secs_f64().max(1e-9)) } else { String::new() };
+            progress.set(done as u64, format!("loss {loss:.4}{tested}{speed}"));
         }
-        Event::Epoch(epoch) => {
-            tested = epoch.test_accuracy.map(|accuracy| format!("  test accuracy {accuracy:.4}")).unwrap_or_default();
+        Event::Epoch { row, .. } => {
+            last = None;
+            tested = row.test_accuracy.map(|accuracy| format!("  test accuracy {accuracy:.4}")).unwrap_or_default();
         }
     }
 }

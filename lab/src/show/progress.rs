@@ -17,6 +17,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub struct Progress {
     what: String,
     total: u64,
+    /// Done before the clock began.
+    before: u64,
     done: u64,
     note: String,
     started: Instant,
@@ -65,7 +67,17 @@ impl Progress {
     }
 
     fn of(what: String, total: u64, target: Target) -> Self {
-        Self { what, total, done: 0, note: String::new(), started: Instant::now(), target }
+        Self { what, total, before: 0, done: 0, note: String::new(), started: Instant::now(), target }
+    }
+
+    /// With `done` steps behind it from an earlier run: they took no time of this one.
+    #[must_use]
+    pub fn behind(self, done: u64) -> Self {
+        if let Target::Bar(bar) = &self.target {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+        Self { before: done, done, ..self }
     }
 
     /// `done` steps of the total are done; `note` says how it stands, such as `loss 0.4213`.
@@ -118,8 +130,8 @@ impl Progress {
         let full = part(CELLS) as usize;
         let bar = format!("{}{}", "█".repeat(full), "░".repeat(CELLS as usize - full));
         let to_go = match self.done {
-            done if done == 0 || done >= self.total => String::new(),
-            done => format!(", {} to go", span(elapsed.mul_f64((self.total - done) as f64 / done as f64))),
+            done if done <= self.before || done >= self.total => String::new(),
+            done => format!(", {} to go", span(elapsed.mul_f64((self.total - done) as f64 / (done - self.before) as f64))),
         };
         let note = if self.note.is_empty() { String::new() } else { format!("  {}", self.note) };
         format!("{}  {bar}  {:>3} %{note}  {}{to_go}\n", self.what, part(100), span(elapsed))

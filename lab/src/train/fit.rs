@@ -1,28 +1,111 @@
 //! The training loop.
 
-use candle::{Device, Tensor, Var};
-use datasets::{Batch, Batches, Seed, Values};
+use datasets::{Batch, Batches, Seed};
 use serde::{Deserialize, Serialize};
 
-use super::{Optimizer, Recipe};
-use crate::exec::{Statistics, Workspace};
-use crate::graph::{Graph, Op};
-use crate::kernels;
-use crate::metrics::accuracy;
+use super::checkpoint::{Checkpoint, Keeper};
+use super::gradients::{self, Gradients, Targets};
+use super::optimizer::Memory;
+use super::score::{Tally, check_fit, evaluate};
+use super::{Recipe, average, batch, blame, micro};
+use crate::exec::Workspace;
+use crate::graph::Graph;
 use crate::model::Model;
 use crate::params::Params;
 use crate::{Error, Result};
 
-/// How well a network does on some samples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// Mean cross-entropy per sample, in nats.
-    pub loss: f64,
-    /// Fraction of samples classified right, in `0.0..=1.0`.
-    pub accuracy: f64,
+/// Trains `model` in place on `train`, testing on `test` after every epoch, and returns one row per epoch.
+///
+/// The same model, data and recipe give the same weights, bit for bit on the CPU, on any number of threads. In the end the
+/// model has the weights that were tested last: their average, where the recipe wants one.
+///
+/// `on_event` follows the run; what it returns may be nothing, or [`Flow::Stop`] to end it.
+///
+/// # Errors
+/// When the recipe or the data do not fit the model, a batch cannot be read, or loss or gradient are no longer finite. The
+/// model is then as the last whole step left it.
+pub fn fit<F: Into<Flow>>(
+    model: &Model,
+    train: &dyn Batches,
+    test: Option<&dyn Batches>,
+    recipe: &Recipe,
+    on_event: impl FnMut(Event<'_>) -> F,
+) -> Result<Vec<Epoch>> {
+    fit_with(model, train, test, recipe, &Options::default(), on_event)
 }
 
-/// One epoch of a run: a row of its history.
+/// [`fit`], kept on disk, or within a limit of memory.
+///
+/// With a [`Checkpoint`], the same call goes on where the last one ended, however that was, and gives the same weights and
+/// rows as a run that was never interrupted, bit for bit on the CPU. A run that is done is not run again.
+///
+/// # Errors
+/// As [`fit`]; and when a checkpoint cannot be written or read, or is another run's.
+pub fn fit_with<F: Into<Flow>>(
+    model: &Model,
+    train: &dyn Batches,
+    test: Option<&dyn Batches>,
+    recipe: &Recipe,
+    options: &Options,
+    mut on_event: impl FnMut(Event<'_>) -> F,
+) -> Result<Vec<Epoch>> {
+    check(model, train, test, recipe)?;
+    let workspace = Workspace::new(&model.graph);
+    let mut run = Run { model, recipe, steps: train.batches(), workspace, state: State::new(model, recipe, options)? };
+    let keeper = options.checkpoint.as_ref().map(|place| Keeper::open(place, model, train, recipe)).transpose()?;
+    if let Some(keeper) = &keeper {
+        keeper.restore(&mut run.state, &model.params)?;
+    }
+    let save = |state: &State| keeper.as_ref().map_or(Ok(()), |keeper| keeper.save(state, &model.params));
+    let due = |state: &State| options.checkpoint.as_ref().is_some_and(|place| state.done.is_multiple_of(place.every));
+    let tested = model.with(run.state.average.as_ref().unwrap_or(&model.params).clone());
+    let total = recipe.epochs * run.steps;
+    'run: while !run.is_over() {
+        let (mut flow, mut last) = (Flow::Go, None);
+        for batch in train.epoch(run.state.history.len() as u64, run.state.step) {
+            let batch = batch.map_err(Error::Batch)?;
+            drop(last.take()); // before there are new ones
+            let gradients = run.step(&batch)?;
+            let (done, loss) = (run.state.done, run.state.tally.score().loss);
+            flow = on_event(Event::Step { done, of: total, samples: batch.len(), loss, model, gradients: &gradients }).into();
+            last = Some(gradients);
+            // The last step of an epoch is tested first, and then kept.
+            if run.state.step < run.steps {
+                if flow == Flow::Stop || due(&run.state) {
+                    save(&run.state)?;
+                }
+                if flow == Flow::Stop {
+                    break 'run;
+                }
+            }
+        }
+        let Some(gradients) = last else {
+            return Err(Error::mismatch("train: epoch", format!("{} batches", run.steps), "none"));
+        };
+        let row = run.end_epoch(test.map(|data| evaluate(&tested, data)).transpose()?);
+        save(&run.state)?;
+        let after = on_event(Event::Epoch { row: &row, model: &tested, gradients: &gradients }).into();
+        if flow == Flow::Stop || after == Flow::Stop {
+            break;
+        }
+    }
+    for ((_, average), (_, now)) in tested.params.iter().zip(model.params.iter()).filter(|_| recipe.average.is_some()) {
+        now.set(average.as_tensor())?;
+    }
+    Ok(run.state.history)
+}
+
+/// How a run is carried out, besides what it computes.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where it is kept, so that it can go on after a kill; nowhere if not said.
+    pub checkpoint: Option<Checkpoint>,
+    /// The most samples of such a graph that memory holds at once. Larger batches are computed in parts, as
+    /// [`Recipe::micro_batch`] does it.
+    pub plan: Option<fn(&Graph) -> Result<usize>>,
+}
+
+/// One epoch of a run: a row of its history; [`Table::from_rows`](crate::Table::from_rows) makes a table of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Counted from 1: after how many passes.
@@ -31,7 +114,7 @@ pub struct Epoch {
     pub lr: f64,
     /// Mean over the epoch's steps, in training mode, while the weights move.
     pub train_loss: f64,
-    /// As `train_loss`.
+    /// As `train_loss`; of mixed samples, how often the larger share was named.
     pub train_accuracy: f64,
     /// After the epoch, on the test samples, if there are any.
     pub test_loss: Option<f64>,
@@ -52,197 +135,141 @@ pub enum Event<'a> {
         samples: usize,
         /// Mean training loss of the epoch so far, in nats.
         loss: f64,
+        /// After the step.
+        model: &'a Model,
+        /// What the step was made of, clipped where the recipe clips.
+        gradients: &'a Gradients,
     },
     /// An epoch is done and its network tested.
-    Epoch(&'a Epoch),
+    Epoch {
+        /// What [`fit`] will return of it.
+        row: &'a Epoch,
+        /// As tested: with averaged weights where the recipe averages.
+        model: &'a Model,
+        /// Of the last step.
+        gradients: &'a Gradients,
+    },
 }
 
-/// Trains `model` in place on `train`, testing on `test` after every epoch, and returns one row per epoch.
-///
-/// The same model, data and recipe give the same weights, bit for bit on the CPU, on any number of threads.
-///
-/// # Errors
-/// When the recipe or the data do not fit the model, a batch cannot be read, or the loss is no longer a number. The model
-/// is then as the last whole step left it.
-pub fn fit(
-    model: &Model,
-    train: &dyn Batches,
-    test: Option<&dyn Batches>,
-    recipe: &Recipe,
-    mut on_event: impl FnMut(Event<'_>),
-) -> Result<Vec<Epoch>> {
-    model.check_copy()?;
-    recipe.check()?;
-    for data in [Some(train), test].into_iter().flatten() {
-        check_fit(&model.graph, data)?;
+/// What a follower of a run answers; nothing at all means [`Flow::Go`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Go,
+    /// End here: after this step, or where it was an epoch's last, after its test.
+    Stop,
+}
+
+impl From<()> for Flow {
+    fn from((): ()) -> Self {
+        Self::Go
     }
-    let mut optimizer = State::new(&model.params, recipe.optimizer)?;
-    let mut workspace = Workspace::new(&model.graph);
-    let (steps, mut done) = (train.batches(), 0);
-    let mut history = Vec::with_capacity(recipe.epochs);
-    for epoch in 0..recipe.epochs {
-        let rate = |step| recipe.schedule.rate(recipe.lr, (epoch, recipe.epochs), (step, steps));
-        let mut tally = Tally::default();
-        for (step, batch) in train.epoch(epoch as u64, 0).enumerate() {
-            let batch = batch.map_err(Error::Batch)?;
-            let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-            let computed = workspace.step((&model.graph, &model.params), &xs, Seed(epoch as u64).at(step as u64), |logits| {
-                Ok(kernels::cross_entropy(logits, &labels, recipe.label_smoothing)?)
-            })?;
-            tally.add(&computed.logits, &computed.loss, &batch.labels)?;
-            if !tally.loss.is_finite() {
-                return Err(Error::Diverged { loss: tally.loss, epoch, step });
-            }
-            optimizer.step(&model.params, &computed.gradients, rate(step))?;
-            learn_statistics(&model.graph, &model.params, &computed.statistics)?;
-            workspace.give_back(computed.gradients)?;
-            done += 1;
-            on_event(Event::Step { done, of: recipe.epochs * steps, samples: batch.len(), loss: tally.score().loss });
+}
+
+/// What would otherwise fail later.
+fn check(model: &Model, train: &dyn Batches, test: Option<&dyn Batches>, recipe: &Recipe) -> Result<()> {
+    model.check_copy()?;
+    recipe.check(&model.device)?;
+    if recipe.stop != Default::default() && test.is_none() {
+        return Err(Error::mismatch("recipe: stop", "test samples to stop by", "none"));
+    }
+    [Some(train), test].into_iter().flatten().try_for_each(|data| check_fit(&model.graph, data))
+}
+
+/// A run under way.
+struct Run<'a> {
+    model: &'a Model,
+    recipe: &'a Recipe,
+    /// Steps an epoch.
+    steps: usize,
+    workspace: Workspace,
+    state: State,
+}
+
+/// Where a run is: with the weights, all that a checkpoint holds.
+pub(super) struct State {
+    /// Steps done of the epoch under way.
+    pub(super) step: usize,
+    /// Steps done in all.
+    pub(super) done: usize,
+    /// The most samples computed at once.
+    pub(super) micro_batch: usize,
+    /// Of the epoch under way.
+    pub(super) tally: Tally,
+    /// One row an epoch done.
+    pub(super) history: Vec<Epoch>,
+    pub(super) memory: Memory,
+    pub(super) average: Option<Params>,
+}
+
+impl State {
+    fn new(model: &Model, recipe: &Recipe, options: &Options) -> Result<Self> {
+        let planned = options.plan.map(|plan| plan(&model.graph)).transpose()?;
+        Ok(Self {
+            step: 0,
+            done: 0,
+            micro_batch: recipe.micro_batch.unwrap_or(usize::MAX).min(planned.unwrap_or(usize::MAX).max(1)),
+            tally: Tally::default(),
+            history: Vec::with_capacity(recipe.epochs),
+            memory: Memory::new(&model.params, recipe)?,
+            average: recipe.average.map(|_| model.params.copied()).transpose()?,
+        })
+    }
+}
+
+impl Run<'_> {
+    fn is_over(&self) -> bool {
+        self.state.history.len() >= self.recipe.epochs || self.recipe.stop.is_due(&self.state.history)
+    }
+
+    fn rate(&self, step: usize) -> f64 {
+        self.recipe.rate(self.state.history.len(), (step, self.steps))
+    }
+
+    /// One step; changes nothing where it fails.
+    fn step(&mut self, batch: &Batch) -> Result<Gradients> {
+        let Self { model: Model { graph, params, device, .. }, recipe, ref workspace, .. } = *self;
+        let lr = self.rate(self.state.step);
+        let state = &mut self.state;
+        let seed = Seed(recipe.seed).at(state.done as u64);
+        let (xs, labels) = batch::to_tensors(batch, graph.input_shape(), device)?;
+        let (xs, targets) = match recipe.mix_up {
+            Some(alpha) => batch::mix_up(&xs, &batch.labels, graph.output_shape()[0], (alpha, recipe.label_smoothing), seed)?,
+            None => (xs, Targets::Labels { labels, smoothing: recipe.label_smoothing }),
+        };
+        let compute =
+            |xs: &_, targets: &_, part: usize| gradients::compute(workspace, (graph, params), (xs, targets), seed.at(part as u64));
+        let computed = micro::fitting(&xs, &targets, &mut state.micro_batch, compute)?;
+        let share = recipe.nominal_batch.map_or(1.0, |nominal| batch.len() as f64 / nominal as f64);
+        let (loss, length) = (f64::from(computed.loss.to_scalar::<f32>()?), share * computed.gradients.norm()?);
+        if !(loss.is_finite() && length.is_finite()) {
+            let first = blame::first(graph, params, (&xs, &targets), state.micro_batch, seed);
+            return Err(Error::Diverged { loss, epoch: state.history.len(), step: state.step, first });
         }
-        let trained = tally.score();
-        let tested = test.map(|data| evaluate(model, data)).transpose()?;
+        let factor = recipe.clip.filter(|&most| length > most).map_or(share, |most| share * most / length);
+        let gradients = if factor == 1.0 { computed.gradients } else { computed.gradients.scaled(factor)? };
+        state.tally.add(&computed.logits, loss, &batch.labels)?;
+        (state.step, state.done) = (state.step + 1, state.done + 1);
+        state.memory.step(params, &gradients, lr, state.done)?;
+        average::statistics(graph, params, &computed.statistics)?;
+        if let (Some(average), Some(decay)) = (&state.average, recipe.average) {
+            average::weights(average, params, decay, state.done)?;
+        }
+        Ok(gradients)
+    }
+
+    fn end_epoch(&mut self, tested: Option<super::Score>) -> Epoch {
+        let trained = self.state.tally.score();
         let row = Epoch {
-            epoch: epoch + 1,
-            lr: rate(0),
+            epoch: self.state.history.len() + 1,
+            lr: self.rate(0),
             train_loss: trained.loss,
             train_accuracy: trained.accuracy,
             test_loss: tested.map(|score| score.loss),
             test_accuracy: tested.map(|score| score.accuracy),
         };
-        on_event(Event::Epoch(&row));
-        history.push(row);
+        self.state.history.push(row.clone());
+        (self.state.step, self.state.tally) = (0, Tally::default());
+        row
     }
-    Ok(history)
-}
-
-/// Loss and accuracy of `model` over the first epoch of `data`, with running statistics.
-///
-/// # Errors
-/// When the data do not fit the model, or a batch cannot be read.
-pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
-    check_fit(&model.graph, data)?;
-    let mut workspace = Workspace::new(&model.graph);
-    let mut tally = Tally::default();
-    for batch in data.epoch(0, 0) {
-        let batch = batch.map_err(Error::Batch)?;
-        let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-        let logits = workspace.infer(&model.graph, &model.params, &xs)?;
-        let loss = kernels::cross_entropy(&logits, &labels, 0.0)?;
-        tally.add(&logits, &loss, &batch.labels)?;
-    }
-    Ok(tally.score())
-}
-
-/// A batch on a device: inputs `(n, ..shape)` as `f32`, normalised there, and labels `(n)` as `u32`. Pictures become
-/// vectors where `shape` has one dimension.
-///
-/// # Errors
-/// When a sample does not have as many values as `shape`.
-pub fn to_tensors(batch: &Batch, shape: &[usize], device: &Device) -> Result<(Tensor, Tensor)> {
-    let xs = match &batch.values {
-        Values::F32(values) => Tensor::from_slice(values, batch.shape.as_slice(), device)?,
-        Values::U8(values) => {
-            let pixels = Tensor::from_slice(values, batch.shape.as_slice(), device)?;
-            let channels = batch.shape.get(1).copied().unwrap_or(1);
-            match &batch.normalize {
-                Some(constants) => kernels::normalize_u8(&pixels, &constants.mean, &constants.std)?,
-                None => kernels::normalize_u8(&pixels, &vec![0.0; channels], &vec![1.0; channels])?,
-            }
-        }
-    };
-    let wanted: Vec<usize> = [batch.len()].into_iter().chain(shape.iter().copied()).collect();
-    let xs = match shape {
-        _ if xs.dims() == wanted => xs,
-        [d] if xs.elem_count() == batch.len() * d => xs.reshape(wanted)?,
-        _ => return Err(Error::mismatch("batch", format!("{wanted:?}"), format!("{:?}", batch.shape))),
-    };
-    Ok((xs, Tensor::from_slice(&batch.labels, batch.len(), device)?))
-}
-
-/// What would otherwise fail in the middle of an epoch.
-fn check_fit(graph: &Graph, data: &dyn Batches) -> Result<()> {
-    let (wanted, found) = (graph.input_shape(), data.sample_shape());
-    let flat = wanted.len() == 1 && wanted[0] == found.iter().product::<usize>();
-    if !flat && wanted != found {
-        return Err(Error::mismatch(format!("{}: samples", graph.name), format!("{wanted:?}"), format!("{found:?}")));
-    }
-    if graph.output_shape() != [data.classes()] {
-        let wanted = format!("{} classes", data.classes());
-        return Err(Error::mismatch(format!("{}: output", graph.name), wanted, format!("{:?}", graph.output_shape())));
-    }
-    if data.samples() == 0 {
-        return Err(Error::mismatch(format!("{}: samples", graph.name), "at least one", 0));
-    }
-    Ok(())
-}
-
-/// Sums over the samples seen.
-#[derive(Default)]
-struct Tally {
-    loss: f64,
-    hits: usize,
-    samples: usize,
-}
-
-impl Tally {
-    fn add(&mut self, logits: &Tensor, loss: &Tensor, labels: &[u32]) -> Result<()> {
-        self.loss += f64::from(loss.to_scalar::<f32>()?) * labels.len() as f64;
-        self.hits += accuracy::hits(logits, labels, 1)?;
-        self.samples += labels.len();
-        Ok(())
-    }
-
-    fn score(&self) -> Score {
-        let n = self.samples.max(1) as f64;
-        Score { loss: self.loss / n, accuracy: self.hits as f64 / n }
-    }
-}
-
-/// What an optimiser remembers between steps, per trained parameter.
-struct State {
-    rule: Optimizer,
-    memory: Vec<(Var, Option<Var>)>,
-    steps: usize,
-}
-
-impl State {
-    fn new(params: &Params, rule: Optimizer) -> Result<Self> {
-        let zeros = |var: &Var| Var::zeros(var.shape(), var.dtype(), var.device());
-        let second = matches!(rule, Optimizer::AdamW { .. });
-        let memory = |(_, var)| Ok((zeros(var)?, second.then(|| zeros(var)).transpose()?));
-        Ok(Self { rule, memory: params.trainable().map(memory).collect::<Result<_>>()?, steps: 0 })
-    }
-
-    fn step(&mut self, params: &Params, gradients: &[Tensor], lr: f64) -> Result<()> {
-        self.steps += 1;
-        for (((_, var), gradient), (first, second)) in params.trainable().zip(gradients).zip(&self.memory) {
-            match (self.rule, second) {
-                (Optimizer::Sgd { momentum, nesterov, weight_decay }, _) => {
-                    let rule = kernels::Sgd { lr, momentum, nesterov, weight_decay };
-                    kernels::sgd_step(var, gradient, first, &rule)?;
-                }
-                (Optimizer::AdamW { betas, eps, weight_decay }, Some(second)) => {
-                    let (beta1, beta2) = betas;
-                    let rule = kernels::Adam { lr, beta1, beta2, eps, weight_decay, decay: kernels::Decay::Parameter };
-                    kernels::adam_step(var, gradient, first, second, self.steps, &rule)?;
-                }
-                (Optimizer::AdamW { .. }, None) => unreachable!("AdamW has a second memory"),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Folds a batch's statistics into the running ones.
-fn learn_statistics(graph: &Graph, params: &Params, statistics: &[Statistics]) -> Result<()> {
-    for Statistics { node, mean, var } in statistics {
-        let Op::BatchNorm { momentum, .. } = graph.node(*node).op else { continue };
-        // Last of the node's parameters, after scale and shift, if it has these.
-        let [.., (_, running_mean), (_, running_var)] = params.of(*node) else { continue };
-        for (running, new) in [(running_mean, mean), (running_var, var)] {
-            let mixed = ((running.as_tensor() * (1.0 - momentum))? + (new.detach() * momentum)?)?;
-            running.set(&mixed)?;
-        }
-    }
-    Ok(())
 }

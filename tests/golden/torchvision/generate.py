@@ -70,6 +70,16 @@ def model(make, side):
     return made
 
 
+def narrow_vgg(weights, num_classes):
+    """VGG-13 with batch norm, an eighth as wide, with small hidden layers."""
+    layers = [8, 8, "M", 16, 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
+    net = models.VGG(models.vgg.make_layers(layers, batch_norm=True), num_classes=num_classes)
+    linear, relu, dropout = torch.nn.Linear, torch.nn.ReLU, torch.nn.Dropout
+    hidden = [linear(64 * 49, 24), relu(), dropout(), linear(24, 12), relu(), dropout()]
+    net.classifier = torch.nn.Sequential(*hidden, linear(12, num_classes))
+    return net
+
+
 made = {
     "resnet18": model(models.resnet18, 64),
     "resnet50": model(models.resnet50, 40),
@@ -77,6 +87,7 @@ made = {
     "wide_resnet50_2": model(models.wide_resnet50_2, None),
     "vgg16_bn": model(models.vgg16_bn, None),
     "vgg19_bn": model(models.vgg19_bn, None),
+    "narrow_vgg": model(narrow_vgg, 72),
     "mobilenet_v2": model(models.mobilenet_v2, 64),
 }
 with open("models.json", "w") as file:

@@ -1,0 +1,80 @@
+//! How well a network does.
+
+use candle::Tensor;
+use datasets::Batches;
+use serde::{Deserialize, Serialize};
+
+use super::batch::to_tensors;
+use crate::exec::Workspace;
+use crate::graph::Graph;
+use crate::kernels;
+use crate::metrics::accuracy;
+use crate::model::Model;
+use crate::{Error, Result};
+
+/// How well a network does on some samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Mean cross-entropy per sample, in nats.
+    pub loss: f64,
+    /// Fraction of samples classified right, in `0.0..=1.0`.
+    pub accuracy: f64,
+}
+
+/// Loss and accuracy of `model` over the first epoch of `data`, with running statistics.
+///
+/// # Errors
+/// When the data do not fit the model, or a batch cannot be read.
+pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
+    check_fit(&model.graph, data)?;
+    let (workspace, mut tally) = (Workspace::new(&model.graph), Tally::default());
+    for batch in data.epoch(0, 0) {
+        let batch = batch.map_err(Error::Batch)?;
+        let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
+        let logits = workspace.infer(&model.graph, &model.params, &xs)?;
+        let loss = kernels::cross_entropy(&logits, &labels, 0.0)?;
+        tally.add(&logits, f64::from(loss.to_scalar::<f32>()?), &batch.labels)?;
+    }
+    Ok(tally.score())
+}
+
+/// What would otherwise fail in the middle of an epoch.
+pub(super) fn check_fit(graph: &Graph, data: &dyn Batches) -> Result<()> {
+    let (wanted, found) = (graph.input_shape(), data.sample_shape());
+    let flat = wanted.len() == 1 && wanted[0] == found.iter().product::<usize>();
+    if !flat && wanted != found {
+        return Err(Error::mismatch(format!("{}: samples", graph.name), format!("{wanted:?}"), format!("{found:?}")));
+    }
+    if graph.output_shape() != [data.classes()] {
+        let wanted = format!("{} classes", data.classes());
+        return Err(Error::mismatch(format!("{}: output", graph.name), wanted, format!("{:?}", graph.output_shape())));
+    }
+    if data.samples() == 0 || data.batches() == 0 {
+        return Err(Error::mismatch(format!("{}: samples", graph.name), "at least one, in at least one batch", 0));
+    }
+    Ok(())
+}
+
+/// Sums over the samples seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Tally {
+    /// Nats.
+    pub(super) loss: f64,
+    pub(super) hits: usize,
+    pub(super) samples: usize,
+}
+
+impl Tally {
+    /// A batch of mean loss `loss`.
+    pub(super) fn add(&mut self, logits: &Tensor, loss: f64, labels: &[u32]) -> Result<()> {
+        self.loss += loss * labels.len() as f64;
+        self.hits += accuracy::hits(logits, labels, 1)?;
+        self.samples += labels.len();
+        Ok(())
+    }
+
+    pub(super) fn score(&self) -> Score {
+        let n = self.samples.max(1) as f64;
+        Score { loss: self.loss / n, accuracy: self.hits as f64 / n }
+    }
+}
