@@ -195,6 +195,15 @@ fn large_convolutions_agree_with_candles_own() {
         ([3, 130, 12, 12], [260, 130, 1, 1], Conv::default()),
         ([2, 64, 20, 20], [64, 32, 3, 3], Conv { groups: 2, ..conv }),
         ([3, 33, 30, 31], [33, 1, 3, 3], Conv { groups: 33, ..conv }),
+        // By Winograd's tiles of 4×4: with remainders of rows, columns, tiles and channels, any padding, few tiles and many.
+        ([2, 64, 20, 19], [24, 64, 3, 3], conv),
+        ([3, 9, 7, 5], [17, 9, 3, 3], conv),
+        ([1, 8, 9, 37], [8, 8, 3, 3], Conv::default()),
+        ([2, 16, 6, 6], [9, 16, 3, 3], Conv { padding: (2, 2), ..conv }),
+        ([5, 8, 6, 7], [8, 8, 3, 3], Conv { padding: (0, 1), ..conv }),
+        ([70, 40, 4, 4], [48, 40, 3, 3], conv),
+        ([3, 130, 4, 4], [140, 130, 3, 3], conv),
+        ([2, 24, 9, 8], [36, 8, 3, 3], Conv { groups: 3, ..conv }),
     ] {
         let ours: Op<'_> = &|t| kernels::conv2d(&t[0], &t[1], Some(&t[2]), &conv);
         check_twins("conv2d", &[&xs, &weight, &weight[..1]], ours, &|t| composed::conv2d(&t[0], &t[1], Some(&t[2]), &conv));

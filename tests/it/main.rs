@@ -23,6 +23,7 @@ mod ordering; // which sample is in which batch: permutations, shards, resuming
 mod storing; // a store gives back what was put in, or an error, whatever its bytes
 
 mod accumulating; // a batch in parts gives the gradient of the whole; a published loop
+mod bookkeeping; // gradients by our own books are those of candle's
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences

@@ -1,14 +1,20 @@
 //! 3×3 convolutions with stride 1 by Winograd's minimal filtering F(4×4, 3×3) (Lavin & Gray 2016): tiles of 4×4 outputs from 6×6
 //! inputs cost 36 products a pair of channels instead of 144.
 //!
-//! The polynomials are evaluated at 0, ±1/√2, ±√2 and ∞. These points lie around 1 evenly, which keeps the transforms' factors small:
-//! the error is several times less than with the usual 0, ±1, ±2, ∞ (Barabasz et al. 2020).
+//! The polynomials are evaluated at 0, ±1/√2, ±√2 and ∞. These points lie around 1 evenly, which keeps the transforms' factors small
+//! (Barabasz et al. 2020 study the choice): in single precision a sum over 256 channels is off by 2.5 times less than with the usual
+//! 0, ±1, ±2, ∞, and by about twelve times as much as one that multiplies directly.
 #![expect(unsafe_code, reason = "vectors, and tasks that write disjoint parts of one result")]
+
+mod points;
+mod tiles;
 
 use std::ops::Range;
 
-use candle::WithDType;
 use rayon::prelude::*;
+
+use points::{both_ways, give, give_back, see, square, weigh, weigh_back};
+use tiles::{Field, Tiles};
 
 use super::buffers::{fresh, lend};
 use super::conv::Geometry;
@@ -21,143 +27,6 @@ const OUT: usize = 4;
 const IN: usize = 6;
 const POINTS: usize = IN * IN;
 
-/// `a` and `b` of the points 0, ±a, ±b, ∞.
-const A: f64 = std::f64::consts::FRAC_1_SQRT_2;
-const B: f64 = std::f64::consts::SQRT_2;
-
-/// Constants as vectors.
-macro_rules! constants {
-    ($lanes:ident: $($name:ident = $value:expr),*) => {
-        $(let $name = $lanes::splat($lanes::T::from_f64($value));)*
-    };
-}
-
-/// What a weight at ±a and at ±b is divided by: the product of the distances to the other points.
-const AT_A: f64 = 1.0 / (2.0 * A * A * (A * A - B * B));
-const AT_B: f64 = 1.0 / (2.0 * B * B * (B * B - A * A));
-
-// No closures in here: one would be compiled without the vectors' instructions, and call each of them as a function.
-
-/// `Bᵀ d`: six inputs at the six points. As a² b² = 1, 0 and ∞ need no factor for it.
-#[inline(always)]
-unsafe fn see<L: Lanes>(d: [L; IN]) -> [L; IN] {
-    // SAFETY: only arithmetic; the caller's processor has the instructions.
-    unsafe {
-        constants!(L: a = A, b = B, a2 = -A * A, b2 = -B * B, sum = -(A * A + B * B));
-        let zero = sum.mul_add(d[2], d[0].add(d[4]));
-        let infinity = sum.mul_add(d[3], d[1].add(d[5]));
-        let (even_a, odd_a) = (b2.mul_add(d[2], d[4]), b2.mul_add(d[1], d[3]).mul(a));
-        let (even_b, odd_b) = (a2.mul_add(d[2], d[4]), a2.mul_add(d[1], d[3]).mul(b));
-        [zero, even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), infinity]
-    }
-}
-
-/// `G g`: three taps at the six points.
-#[inline(always)]
-unsafe fn weigh<L: Lanes>(g: [L; 3]) -> [L; IN] {
-    // SAFETY: as above.
-    unsafe {
-        constants!(L: a0 = AT_A, a1 = AT_A * A, a2 = AT_A * A * A, b0 = AT_B, b1 = AT_B * B, b2 = AT_B * B * B);
-        let (even_a, odd_a) = (g[2].mul_add(a2, g[0].mul(a0)), g[1].mul(a1));
-        let (even_b, odd_b) = (g[2].mul_add(b2, g[0].mul(b0)), g[1].mul(b1));
-        [g[0], even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), g[2]]
-    }
-}
-
-/// `Aᵀ m`: from the six points to four outputs.
-#[inline(always)]
-unsafe fn give<L: Lanes>(m: [L; IN]) -> [L; OUT] {
-    // SAFETY: as above.
-    unsafe {
-        constants!(L: a = A, b = B, a2 = A * A, b2 = B * B, a3 = A * A * A, b3 = B * B * B);
-        let (even_a, odd_a, even_b, odd_b) = (m[1].add(m[2]), m[1].sub(m[2]), m[3].add(m[4]), m[3].sub(m[4]));
-        let second = a2.mul_add(even_a, b2.mul(even_b));
-        [m[0].add(even_a).add(even_b), a.mul_add(odd_a, b.mul(odd_b)), second, a3.mul_add(odd_a, b3.mul_add(odd_b, m[5]))]
-    }
-}
-
-/// `A y`: four outputs' gradients at the six points; the transpose of [`give`].
-#[inline(always)]
-unsafe fn give_back<L: Lanes>(y: [L; OUT]) -> [L; IN] {
-    // SAFETY: as above.
-    unsafe {
-        constants!(L: a = A, b = B, a2 = A * A, b2 = B * B, a3 = A * A * A, b3 = B * B * B);
-        let (even_a, odd_a) = (a2.mul_add(y[2], y[0]), a3.mul_add(y[3], a.mul(y[1])));
-        let (even_b, odd_b) = (b2.mul_add(y[2], y[0]), b3.mul_add(y[3], b.mul(y[1])));
-        [y[0], even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), y[3]]
-    }
-}
-
-/// `Gᵀ u`: from the six points to three taps' gradients; the transpose of [`weigh`].
-#[inline(always)]
-unsafe fn weigh_back<L: Lanes>(u: [L; IN]) -> [L; 3] {
-    // SAFETY: as above.
-    unsafe {
-        constants!(L: a0 = AT_A, a1 = AT_A * A, a2 = AT_A * A * A, b0 = AT_B, b1 = AT_B * B, b2 = AT_B * B * B);
-        let (even_a, odd_a, even_b, odd_b) = (u[1].add(u[2]), u[1].sub(u[2]), u[3].add(u[4]), u[3].sub(u[4]));
-        let first = a0.mul_add(even_a, b0.mul_add(even_b, u[0]));
-        [first, a1.mul_add(odd_a, b1.mul(odd_b)), a2.mul_add(even_a, b2.mul_add(even_b, u[5]))]
-    }
-}
-
-/// Applies a transform to the columns and then to the rows of a square.
-macro_rules! both_ways {
-    ($f:ident, $square:expr, $from:expr, $to:expr) => {{
-        let square = $square;
-        let some = square[0][0];
-        let mut half = [[some; $from]; $to];
-        for col in 0..$from {
-            let mut column = [some; $from];
-            for row in 0..$from {
-                column[row] = square[row][col];
-            }
-            let column = $f(column);
-            for row in 0..$to {
-                half[row][col] = column[row];
-            }
-        }
-        let mut both = [[some; $to]; $to];
-        for row in 0..$to {
-            both[row] = $f(half[row]);
-        }
-        both
-    }};
-}
-
-/// Reads a square of vectors: row `i`, column `j` from `at(i · side + j)`.
-macro_rules! square {
-    ($lanes:ident, $side:expr, $at:expr) => {{
-        let mut square = [[$lanes::splat($lanes::T::ZERO); $side]; $side];
-        for row in 0..$side {
-            for col in 0..$side {
-                let nth: usize = row * $side + col;
-                square[row][col] = $lanes::load($at(nth));
-            }
-        }
-        square
-    }};
-}
-
-/// The tiles of a convolution's output, counted through all samples.
-#[derive(Debug, Clone, Copy)]
-struct Tiles {
-    down: usize,
-    across: usize,
-    count: usize,
-}
-
-impl Tiles {
-    fn of(g: &Geometry) -> Self {
-        let (down, across) = (g.oh.div_ceil(OUT), g.ow.div_ceil(OUT));
-        Self { down, across, count: g.n * down * across }
-    }
-
-    /// Sample, and row and column among the sample's tiles.
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
-        (tile / (self.down * self.across), tile / self.across % self.down, tile % self.across)
-    }
-}
-
 /// Whether this way is right, and faster: enough of the tiles is used, and there are channels enough to pay for the transforms.
 pub(super) fn fits(g: &Geometry) -> bool {
     let plain = (g.kh, g.kw) == (3, 3) && g.conv.stride == (1, 1) && g.conv.dilation == (1, 1);
@@ -165,56 +34,100 @@ pub(super) fn fits(g: &Geometry) -> bool {
     plain && g.c_group >= 8 && g.o_group >= 8 && 9 * g.n * g.area_out() >= 4 * tiles.count * OUT * OUT
 }
 
-/// The planes of some tiles of one channel, laid out with their padding, so that no tile asks where a picture ends.
-#[derive(Debug)]
-struct Field {
-    tiles: Tiles,
-    block: Range<usize>,
-    /// Height and width of a plane, and how far into the field it begins.
-    size: (usize, usize),
-    padding: (usize, usize),
-    /// Side of what a tile covers: 6 of the input, 4 of the output.
-    side: usize,
-    /// Numbers of a row, and of a sample.
-    row: usize,
-    area: usize,
+/// `ys (n, o, oh, ow)`.
+pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>, ys: &mut [T]) {
+    let (simd, tiles) = (shape::<T>(), Tiles::of(g));
+    let (cols, padded) = (2 * simd.lanes, g.o_group.next_multiple_of(simd.rows));
+    let size = padded * g.c_group;
+    // Two panels of tiles where the weight is read from far away.
+    let block = if size > 1 << 15 { 2 * cols } else { cols };
+    let blocks = tiles.count.div_ceil(block);
+    // Few blocks: split the output channels too.
+    let parts = 4usize.div_ceil(blocks * g.conv.groups).min(padded / simd.rows);
+    let per_part = (padded / simd.rows).div_ceil(parts) * simd.rows;
+    let shared = Shared(ys.as_mut_ptr());
+    lend::<T, _>(POINTS * size, |points| {
+        for group in 0..g.conv.groups {
+            let of_group = &weight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
+            let (to, lot) = (Shared(points.as_mut_ptr()), simd.rows.max(simd.lanes));
+            (0..padded.div_ceil(lot)).into_par_iter().for_each(|part| {
+                dispatch::<T, _>(Weights { g, weight: of_group, first: part * lot, points: to, size });
+            });
+            let points = &*points;
+            (0..blocks * parts).into_par_iter().for_each(|task| {
+                let (at, part) = (task / parts, task % parts);
+                let block = at * block..((at + 1) * block).min(tiles.count);
+                let own = part * per_part..((part + 1) * per_part).min(g.o_group);
+                if own.is_empty() {
+                    return;
+                }
+                let width = block.len().next_multiple_of(cols);
+                let layout = Field::new(tiles, block.clone(), (g.h, g.w), g.conv.padding, IN);
+                lend::<T, _>(layout.len() + POINTS * (g.c_group + own.len()) * width, |scratch| {
+                    let (field, scratch) = scratch.split_at_mut(layout.len());
+                    let (inputs, products) = scratch.split_at_mut(POINTS * g.c_group * width);
+                    dispatch::<T, _>(Inputs { g, group, xs, layout: &layout, field, points: inputs });
+                    for point in 0..POINTS {
+                        let dst = products[point * own.len() * width..].as_mut_ptr();
+                        let lhs = &points[point * size + own.start * g.c_group..];
+                        let rhs = &inputs[point * g.c_group * width..];
+                        dispatch::<T, _>(Product { dims: [own.len(), width, g.c_group], lhs, rhs, dst, row: width, add: false });
+                    }
+                    let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
+                    dispatch::<T, _>(Outputs { g, tiles, products, outputs, block, bias, ys: shared });
+                });
+            });
+        }
+    });
 }
 
-impl Field {
-    fn new(tiles: Tiles, block: Range<usize>, size: (usize, usize), padding: (usize, usize), side: usize) -> Self {
-        // Columns are read four at a time.
-        let row = tiles.across * OUT + OUT;
-        Self { tiles, block, size, padding, side, row, area: (tiles.down * OUT + side - OUT) * row }
-    }
-
-    fn first_sample(&self) -> usize {
-        self.tiles.place(self.block.start).0
-    }
-
-    fn len(&self) -> usize {
-        (self.tiles.place(self.block.end - 1).0 - self.first_sample() + 1) * self.area
-    }
-
-    /// Where a tile begins.
-    fn start(&self, tile: usize) -> usize {
-        let (sample, row, col) = self.tiles.place(tile);
-        (sample - self.first_sample()) * self.area + row * OUT * self.row + col * OUT
-    }
-
-    /// Copies the rows that the tiles cover; what is outside the planes stays as it is. `plane` gives a sample's.
-    #[inline(always)]
-    fn fill<'x, T: Real>(&self, plane: impl Fn(usize) -> &'x [T], field: &mut [T]) {
-        let ((first, top, _), (last, bottom, _)) = (self.tiles.place(self.block.start), self.tiles.place(self.block.end - 1));
-        let ((h, w), (up, left)) = (self.size, self.padding);
-        for sample in first..=last {
-            let start = if sample == first { top * OUT } else { 0 };
-            let end = if sample == last { bottom * OUT + self.side } else { (self.tiles.down - 1) * OUT + self.side };
-            let plane = plane(sample);
-            let field = &mut field[(sample - first) * self.area..][..self.area];
-            for y in start.max(up)..end.min(h + up) {
-                field[y * self.row + left..][..w].copy_from_slice(&plane[(y - up) * w..][..w]);
+/// The gradient of the weight `(o, c / groups, 3, 3)`.
+pub(super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweight: &mut [T]) {
+    let (simd, tiles) = (shape::<T>(), Tiles::of(g));
+    let (row, rows) = (g.c_group.next_multiple_of(2 * simd.lanes), g.o_group.next_multiple_of(simd.rows));
+    // A part sums some of the tiles for some of the output channels: parts of tiles as long as their sums take little memory.
+    let parts = ((1 << 23) / (POINTS * row * rows)).clamp(1, 8).min(tiles.count.div_ceil(32));
+    let splits = 2usize.div_ceil(parts * g.conv.groups).min(rows / simd.rows);
+    let per_split = (rows / simd.rows).div_ceil(splits) * simd.rows;
+    let length = ((1 << 18) / (POINTS * (row + per_split))).clamp(32, 128);
+    for group in 0..g.conv.groups {
+        let one = |task: usize| {
+            let (part, split) = (task % parts, task / parts);
+            let own = split * per_split..((split + 1) * per_split).min(g.o_group);
+            let size = per_split * row;
+            let mut sums = fresh::<T>(POINTS * size);
+            let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
+            let (start, end) = (part * tiles.count / parts, (part + 1) * tiles.count / parts);
+            for first in (start..end).step_by(length) {
+                if own.is_empty() {
+                    break;
+                }
+                let block = first..(first + length).min(end);
+                let seen = Field::new(tiles, block.clone(), (g.h, g.w), g.conv.padding, IN);
+                let made = Field::new(tiles, block.clone(), (g.oh, g.ow), (0, 0), OUT);
+                let fields = simd.lanes * seen.len().max(made.len());
+                lend::<T, _>(fields + POINTS * (row + per_split) * block.len(), |scratch| {
+                    let (fields, scratch) = scratch.split_at_mut(fields);
+                    let (inputs, gradients) = scratch.split_at_mut(POINTS * row * block.len());
+                    dispatch::<T, _>(InputsTurned { g, group, xs, layout: &seen, fields, points: inputs });
+                    dispatch::<T, _>(Gradients { g, grad, outputs: outputs.clone(), layout: &made, fields, points: gradients });
+                    for point in 0..POINTS {
+                        let (lhs, rhs) = (&gradients[point * per_split * block.len()..], &inputs[point * row * block.len()..]);
+                        let dims = [own.len().next_multiple_of(simd.rows), row, block.len()];
+                        let dst = sums[point * size..].as_mut_ptr();
+                        dispatch::<T, _>(Product { dims, lhs, rhs, dst, row, add: first > start });
+                    }
+                });
             }
-        }
+            sums
+        };
+        let sums: Vec<Vec<T>> = (0..parts * splits).into_par_iter().map(one).collect();
+        let of_group = &mut dweight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
+        of_group.par_chunks_mut(g.c_group * 9).enumerate().for_each(|(o, dweight)| {
+            let (split, output) = (o / per_split, o % per_split);
+            let parts = &sums[split * parts..(split + 1) * parts];
+            dispatch::<T, _>(WeightGradient { parts, channels: g.c_group, size: per_split * row, row, output, dweight });
+        });
     }
 }
 
@@ -391,53 +304,6 @@ impl<T: Real> Kernel<T> for Outputs<'_, T> {
     }
 }
 
-/// `ys (n, o, oh, ow)`.
-pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>, ys: &mut [T]) {
-    let (simd, tiles) = (shape::<T>(), Tiles::of(g));
-    let (cols, padded) = (2 * simd.lanes, g.o_group.next_multiple_of(simd.rows));
-    let size = padded * g.c_group;
-    // Two panels of tiles where the weight is read from far away.
-    let block = if size > 1 << 15 { 2 * cols } else { cols };
-    let blocks = tiles.count.div_ceil(block);
-    // Few blocks: split the output channels too.
-    let parts = 4usize.div_ceil(blocks * g.conv.groups).min(padded / simd.rows);
-    let per_part = (padded / simd.rows).div_ceil(parts) * simd.rows;
-    let shared = Shared(ys.as_mut_ptr());
-    lend::<T, _>(POINTS * size, |points| {
-        for group in 0..g.conv.groups {
-            let of_group = &weight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
-            let (to, lot) = (Shared(points.as_mut_ptr()), simd.rows.max(simd.lanes));
-            (0..padded.div_ceil(lot)).into_par_iter().for_each(|part| {
-                dispatch::<T, _>(Weights { g, weight: of_group, first: part * lot, points: to, size });
-            });
-            let points = &*points;
-            (0..blocks * parts).into_par_iter().for_each(|task| {
-                let (at, part) = (task / parts, task % parts);
-                let block = at * block..((at + 1) * block).min(tiles.count);
-                let own = part * per_part..((part + 1) * per_part).min(g.o_group);
-                if own.is_empty() {
-                    return;
-                }
-                let width = block.len().next_multiple_of(cols);
-                let layout = Field::new(tiles, block.clone(), (g.h, g.w), g.conv.padding, IN);
-                lend::<T, _>(layout.len() + POINTS * (g.c_group + own.len()) * width, |scratch| {
-                    let (field, scratch) = scratch.split_at_mut(layout.len());
-                    let (inputs, products) = scratch.split_at_mut(POINTS * g.c_group * width);
-                    dispatch::<T, _>(Inputs { g, group, xs, layout: &layout, field, points: inputs });
-                    for point in 0..POINTS {
-                        let dst = products[point * own.len() * width..].as_mut_ptr();
-                        let lhs = &points[point * size + own.start * g.c_group..];
-                        let rhs = &inputs[point * g.c_group * width..];
-                        dispatch::<T, _>(Product { dims: [own.len(), width, g.c_group], lhs, rhs, dst, row: width, add: false });
-                    }
-                    let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
-                    dispatch::<T, _>(Outputs { g, tiles, products, outputs, block, bias, ys: shared });
-                });
-            });
-        }
-    });
-}
-
 /// The input of some tiles at the 36 points, the other way round: for each point panels of channels, `(c / 2N, tiles, 2N)`.
 struct InputsTurned<'a, T> {
     g: &'a Geometry,
@@ -578,55 +444,5 @@ impl<T: Real> Kernel<T> for WeightGradient<'_, T> {
                 }
             }
         }
-    }
-}
-
-/// The gradient of the weight `(o, c / groups, 3, 3)`.
-pub(super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweight: &mut [T]) {
-    let (simd, tiles) = (shape::<T>(), Tiles::of(g));
-    let (row, rows) = (g.c_group.next_multiple_of(2 * simd.lanes), g.o_group.next_multiple_of(simd.rows));
-    // A part sums some of the tiles for some of the output channels: parts of tiles as long as their sums take little memory.
-    let parts = ((1 << 23) / (POINTS * row * rows)).clamp(1, 8).min(tiles.count.div_ceil(32));
-    let splits = 2usize.div_ceil(parts * g.conv.groups).min(rows / simd.rows);
-    let per_split = (rows / simd.rows).div_ceil(splits) * simd.rows;
-    let length = ((1 << 18) / (POINTS * (row + per_split))).clamp(32, 128);
-    for group in 0..g.conv.groups {
-        let one = |task: usize| {
-            let (part, split) = (task % parts, task / parts);
-            let own = split * per_split..((split + 1) * per_split).min(g.o_group);
-            let size = per_split * row;
-            let mut sums = fresh::<T>(POINTS * size);
-            let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
-            let (start, end) = (part * tiles.count / parts, (part + 1) * tiles.count / parts);
-            for first in (start..end).step_by(length) {
-                if own.is_empty() {
-                    break;
-                }
-                let block = first..(first + length).min(end);
-                let seen = Field::new(tiles, block.clone(), (g.h, g.w), g.conv.padding, IN);
-                let made = Field::new(tiles, block.clone(), (g.oh, g.ow), (0, 0), OUT);
-                let fields = simd.lanes * seen.len().max(made.len());
-                lend::<T, _>(fields + POINTS * (row + per_split) * block.len(), |scratch| {
-                    let (fields, scratch) = scratch.split_at_mut(fields);
-                    let (inputs, gradients) = scratch.split_at_mut(POINTS * row * block.len());
-                    dispatch::<T, _>(InputsTurned { g, group, xs, layout: &seen, fields, points: inputs });
-                    dispatch::<T, _>(Gradients { g, grad, outputs: outputs.clone(), layout: &made, fields, points: gradients });
-                    for point in 0..POINTS {
-                        let (lhs, rhs) = (&gradients[point * per_split * block.len()..], &inputs[point * row * block.len()..]);
-                        let dims = [own.len().next_multiple_of(simd.rows), row, block.len()];
-                        let dst = sums[point * size..].as_mut_ptr();
-                        dispatch::<T, _>(Product { dims, lhs, rhs, dst, row, add: first > start });
-                    }
-                });
-            }
-            sums
-        };
-        let sums: Vec<Vec<T>> = (0..parts * splits).into_par_iter().map(one).collect();
-        let of_group = &mut dweight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
-        of_group.par_chunks_mut(g.c_group * 9).enumerate().for_each(|(o, dweight)| {
-            let (split, output) = (o / per_split, o % per_split);
-            let parts = &sums[split * parts..(split + 1) * parts];
-            dispatch::<T, _>(WeightGradient { parts, channels: g.c_group, size: per_split * row, row, output, dweight });
-        });
     }
 }
