@@ -26,6 +26,7 @@ mod accumulating; // a batch in parts gives the gradient of the whole; a publish
 mod bookkeeping; // gradients by our own books are those of candle's
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
+mod convolving; // convolutions of any sizes, by each of their ways
 mod differentiating; // every gradient against central differences
 mod exporting; // ONNX files: accepted by the checker, and the same logits in onnxruntime
 mod families; // networks of papers: counts, names, logits and gradients of the reference programs

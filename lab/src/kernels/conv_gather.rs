@@ -119,7 +119,7 @@ impl Grid {
         let (sample, first) = (block.start / self.cols, block.start % self.cols);
         let plain = self.rows == 1 && self.cols == w && (tap.down, tap.right) == (0, 0) && self.step == (1, 1);
         let start = (sample * channels + channel) * w + first;
-        (plain && first + block.len() <= w && block.len() % (2 * shape::<T>().lanes) == 0).then(|| &xs[start..start + block.len()])
+        (plain && first + block.len() <= w && block.len().is_multiple_of(2 * shape::<T>().lanes)).then(|| &xs[start..start + block.len()])
     }
 
     /// As [`each_run`](Self::each_run) for what is made, which lies in one piece a sample where pixels are not apart.

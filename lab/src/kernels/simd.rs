@@ -2,6 +2,7 @@
 //!
 //! A [`Kernel`] is written once, over [`Lanes`], and compiled for each instruction set; [`dispatch`] picks one at run time. What it
 //! computes may differ in the last bit between processors, never between runs on one.
+#![expect(clippy::needless_range_loop, reason = "rows, columns and lanes by their numbers, as in the formulas")]
 #![expect(unsafe_code, reason = "vector instructions, and pointers into packed panels")]
 
 use super::real::Real;

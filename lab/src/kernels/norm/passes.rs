@@ -1,4 +1,5 @@
 //! What a normalisation does with memory: sums over channels, and a map with a line for each channel.
+#![expect(clippy::needless_range_loop, reason = "rows, columns and lanes by their numbers, as in the formulas")]
 
 use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 
