@@ -2,9 +2,10 @@
 
 use candle::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 
+use super::buffers::fresh;
 use super::composed;
 use super::norm::{Affine, batch_norm_running};
-use super::real::{Real, check_alike, each_part, for_real, numbers, per_task, sum_by};
+use super::real::{Real, check_alike, each_part, for_real, numbers, per_task, sum_by, vectorised};
 
 /// `xs (n, ..)`, each sample shifted and scaled to mean 0 and variance 1 over its last `dims` dimensions (Ba, Kiros & Hinton 2016).
 ///
@@ -119,11 +120,11 @@ impl CustomOp1 for Normalize {
         let len = last(xl);
         for_real!("layer_norm", xs, T => {
             let xs = numbers::<T>("layer_norm", xs, xl)?;
-            let mut ys = vec![0.0; xs.len()];
+            let mut ys = fresh(xs.len());
             each_row(&mut ys, len, |at, ys| {
                 let xs = &xs[at * len..(at + 1) * len];
                 let (mean, inv_std) = self.moments(xs);
-                ys.iter_mut().zip(xs).for_each(|(y, &x)| *y = (x - mean) * inv_std);
+                vectorised::<T, _>(|| ys.iter_mut().zip(xs).for_each(|(y, &x)| *y = (x - mean) * inv_std));
             });
             Ok((T::to_cpu_storage_owned(ys), xl.shape().clone()))
         })
@@ -145,16 +146,15 @@ impl CustomOp2 for NormalizeBackward {
         let len = last(xl);
         for_real!("layer_norm", grad, T => {
             let (grad, xs) = (numbers::<T>("layer_norm", grad, gl)?, numbers::<T>("layer_norm", xs, xl)?);
-            let mut dxs = vec![0.0; xs.len()];
+            let mut dxs = fresh(xs.len());
             each_row(&mut dxs, len, |at, dxs| {
                 let (grad, xs) = (&grad[at * len..(at + 1) * len], &xs[at * len..(at + 1) * len]);
                 let (mean, inv_std) = self.0.moments(xs);
                 let count = T::from_f64(len as f64);
                 let shift = sum_by(len, |i| grad[i]) / count;
                 let slope = sum_by(len, |i| grad[i] * (xs[i] - mean)) / count * inv_std * inv_std;
-                for ((dx, &grad), &x) in dxs.iter_mut().zip(grad).zip(xs) {
-                    *dx = (grad - shift - (x - mean) * slope) * inv_std;
-                }
+                let rows = dxs.iter_mut().zip(grad).zip(xs);
+                vectorised::<T, _>(|| rows.for_each(|((dx, &grad), &x)| *dx = (grad - shift - (x - mean) * slope) * inv_std));
             });
             Ok((T::to_cpu_storage_owned(dxs), xl.shape().clone()))
         })
@@ -173,14 +173,14 @@ impl CustomOp1 for Softmax {
         let len = last(xl);
         for_real!("softmax", xs, T => {
             let xs = numbers::<T>("softmax", xs, xl)?;
-            let mut ys = vec![0.0; xs.len()];
+            let mut ys = fresh(xs.len());
             each_row(&mut ys, len, |at, ys| {
                 let xs = &xs[at * len..(at + 1) * len];
                 // Less the largest, so that nothing overflows.
                 let largest = xs.iter().copied().fold(-T::INFINITY, |a, b| if b > a { b } else { a });
-                ys.iter_mut().zip(xs).for_each(|(y, &x)| *y = (x - largest).exp());
+                vectorised::<T, _>(|| ys.iter_mut().zip(xs).for_each(|(y, &x)| *y = (x - largest).exp()));
                 let sum = sum_by(len, |i| ys[i]);
-                ys.iter_mut().for_each(|y| *y /= sum);
+                vectorised::<T, _>(|| ys.iter_mut().for_each(|y| *y /= sum));
             });
             Ok((T::to_cpu_storage_owned(ys), xl.shape().clone()))
         })
@@ -203,13 +203,12 @@ impl CustomOp2 for SoftmaxBackward {
         let len = last(yl);
         for_real!("softmax", grad, T => {
             let (grad, ys) = (numbers::<T>("softmax", grad, gl)?, numbers::<T>("softmax", ys, yl)?);
-            let mut dxs = vec![0.0; ys.len()];
+            let mut dxs = fresh(ys.len());
             each_row(&mut dxs, len, |at, dxs| {
                 let (grad, ys) = (&grad[at * len..(at + 1) * len], &ys[at * len..(at + 1) * len]);
                 let mean = sum_by(len, |i| grad[i] * ys[i]);
-                for ((dx, &grad), &y) in dxs.iter_mut().zip(grad).zip(ys) {
-                    *dx = y * (grad - mean);
-                }
+                let rows = dxs.iter_mut().zip(grad).zip(ys);
+                vectorised::<T, _>(|| rows.for_each(|((dx, &grad), &y)| *dx = y * (grad - mean)));
             });
             Ok((T::to_cpu_storage_owned(dxs), yl.shape().clone()))
         })
