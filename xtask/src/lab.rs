@@ -18,11 +18,11 @@ use crate::workspace::{Workspace, call};
 /// from, is said and is no error.
 pub(crate) fn lab(workspace: &Workspace, no_open: bool) -> Result<()> {
     let start = Instant::now();
-    say(start, "1 of 4: building what executes notebooks (the first time about 6 minutes on 2 cores, later seconds)");
+    say(start, "1 of 4: building what executes notebooks (the first time about 5 minutes on 2 cores, later seconds)");
     let runner = workspace.runner()?;
     say(
         start,
-        "2 of 4: building what notebooks use: candle, polars, our crates (the first time about 20 minutes on 2 cores, later seconds)",
+        "2 of 4: building what notebooks use: candle, polars, our crates (the first time about 13 minutes on 2 cores, later seconds)",
     );
     call(Command::new(&runner).arg("prepare"))?;
 

@@ -32,8 +32,8 @@ struct Args {
 enum Command {
     /// Set up notebooks: build what they need, run the quickstart, and open JupyterLab where there is Python
     ///
-    /// Nothing needs to be installed beforehand but Rust. The first time takes about half an hour on two cores, later
-    /// times about a minute. JupyterLab goes into a private folder, `notebooks/.jupyter`, and is optional.
+    /// Nothing needs to be installed beforehand but Rust. The first time takes about 20 minutes on two cores, later
+    /// times about two. JupyterLab goes into a private folder, `notebooks/.jupyter`, and is optional.
     Lab {
         /// Do not open JupyterLab, only say how to
         #[arg(long)]

@@ -264,23 +264,35 @@ pub(super) fn dispatch<T: Real, K: Kernel<T>>(kernel: K) -> K::Output {
     T::dispatch(kernel)
 }
 
+/// How many of the two instruction sets may be used: both, but in a test that tries what other machines do.
+fn allowed() -> usize {
+    #[cfg(test)]
+    return tests::ALLOWED.get();
+    #[cfg(not(test))]
+    2
+}
+
+#[cfg(test)]
+mod tests;
+
 macro_rules! dispatcher {
     ($name:ident: $t:ty, $wide:ident, $narrow:ident) => {
         /// [`dispatch`] for one type.
         pub(super) fn $name<K: Kernel<$t>>(kernel: K) -> K::Output {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,f16c")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
                 unsafe fn wide<K: Kernel<$t>>(kernel: K) -> K::Output {
                     // SAFETY: this function has the instructions.
                     unsafe { kernel.run::<x86::$wide, 8>() }
                 }
-                #[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c")]
+                #[target_feature(enable = "avx2,fma")]
                 unsafe fn narrow<K: Kernel<$t>>(kernel: K) -> K::Output {
                     // SAFETY: this function has the instructions.
                     unsafe { kernel.run::<x86::$narrow, 4>() }
                 }
-                if is_x86_feature_detected!("avx512f")
+                if allowed() > 1
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
@@ -288,11 +300,7 @@ macro_rules! dispatcher {
                     // SAFETY: the processor was just asked.
                     return unsafe { wide(kernel) };
                 }
-                if is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("bmi2")
-                    && is_x86_feature_detected!("f16c")
-                {
+                if allowed() > 0 && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: the processor was just asked.
                     return unsafe { narrow(kernel) };
                 }

@@ -6,6 +6,7 @@ use candle::{Device, Tensor};
 use datasets::Seed;
 
 use super::*;
+use crate::exec::Workspace;
 use crate::graph::Builder;
 use crate::train::gradients;
 use crate::{Activation, Model};
@@ -44,7 +45,9 @@ fn numbers(computed: &Computed) -> Vec<f32> {
 #[test]
 fn a_batch_that_does_not_fit_is_halved() {
     let (model, (xs, targets)) = (model(), batch(13));
-    let compute = |xs: &Tensor, targets: &Targets, _| gradients::compute(&model.graph, &model.params, xs, targets, Seed(0));
+    let workspace = Workspace::new(&model.graph);
+    let compute =
+        |xs: &Tensor, targets: &Targets, _: usize| gradients::compute(&workspace, (&model.graph, &model.params), (xs, targets), Seed(0));
     let whole = numbers(&compute(&xs, &targets, 0).unwrap());
     type Fails = fn(usize, usize) -> bool;
     let cases: [(Fails, usize, &[usize]); 4] = [
