@@ -29,6 +29,7 @@ mod computing; // kernels against plain loops, on any number of threads
 mod differentiating; // every gradient against central differences
 mod exporting; // ONNX files: accepted by the checker, and the same logits in onnxruntime
 mod families; // networks of papers: counts, names, logits and gradients of the reference programs
+mod fitting; // what the allocator saw of a run, against what was planned
 mod matching_pytorch; // kernels against PyTorch's numbers
 mod operations; // gates, norms, resampling, dropout: gradients and laws
 mod remembering; // memory by liveness, and the batches that fit
