@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use candle::{Device, Tensor};
 use datasets::{Batch, BatchIter, Batches, Rng, Seed, Values};
 use lab::graph::{Builder, Linear, Op, Value};
-use lab::train::{self, Event, Gradients, Optimizer, Options, Schedule};
+use lab::metrics::memory::plan_batch;
+use lab::train::{Event, Gradients, Optimizer, Options, Schedule, fit_with};
 use lab::{Activation, Conv, Model, Pool, Recipe, fit};
 use serde_json::Value as Json;
 
@@ -102,20 +103,31 @@ fn accumulated_gradients_are_those_of_the_whole_batch() {
     }
 }
 
-/// What a plan says of memory is a limit like any other.
+/// A limit of memory splits a batch as planned: bit for bit as if its parts had been asked for, and to rounding as if there were none.
 #[test]
-fn a_plan_limits_what_is_computed_at_once() {
+fn a_limit_of_memory_splits_batches() {
     let (model, data) = plain();
-    let recipe = Recipe { seed: 1, ..Recipe::sgd(0.1, 2) };
-    let run = |recipe: &Recipe, options: &Options| {
+    let recipe = Recipe::sgd(0.1, 2);
+    let run = |recipe: &Recipe, memory: Option<u64>| -> lab::Result<Vec<f64>> {
         let (model, _) = plain();
-        train::fit_with(&model, &data, None, recipe, options, |_| {}).unwrap();
-        model.params.iter().map(|(_, var)| numbers(var)).collect::<Vec<_>>()
+        fit_with(&model, &data, None, recipe, &Options { memory, ..Options::default() }, |_| {})?;
+        Ok(model.params.iter().flat_map(|(_, var)| numbers(var)).collect())
     };
-    let planned = run(&recipe, &Options { plan: Some(|graph| Ok(graph.nodes.len() - 1)), ..Options::default() });
-    assert_eq!(model.graph.nodes.len(), 5);
-    assert_eq!(planned, run(&Recipe { micro_batch: Some(4), ..recipe.clone() }, &Options::default()));
-    assert_ne!(planned, run(&recipe, &Options::default()));
+    let whole = plan_batch(&model.graph, 13, u64::MAX, &recipe).unwrap();
+    let free = run(&recipe, None).unwrap();
+    assert_eq!(free, run(&recipe, Some(whole.bytes)).unwrap());
+    let (mut limit, mut sizes) = (whole.bytes - 1, Vec::new());
+    while let Ok(plan) = plan_batch(&model.graph, 13, limit, &recipe) {
+        let limited = run(&recipe, Some(limit)).unwrap();
+        assert_eq!(limited, run(&Recipe { micro_batch: Some(plan.micro_batch), ..recipe.clone() }, None).unwrap());
+        assert_ne!(limited, free);
+        assert!(limited.iter().zip(&free).all(|(found, wanted)| (found - wanted).abs() < 1e-5), "{limited:?} for {free:?}");
+        sizes.push(plan.micro_batch);
+        limit = plan.bytes - 1;
+    }
+    assert_eq!(sizes, [7, 5, 4, 3, 2, 1]);
+    let error = run(&recipe, Some(limit)).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("plain: bytes of a training step: wanted at most {limit}, found ")), "{error}");
 }
 
 /// `u` of the golden files' number stream.

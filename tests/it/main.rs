@@ -30,6 +30,7 @@ mod convolving; // convolutions of any sizes, by each of their ways
 mod differentiating; // every gradient against central differences
 mod exporting; // ONNX files: accepted by the checker, and the same logits in onnxruntime
 mod families; // networks of papers: counts, names, logits and gradients of the reference programs
+mod fitting; // what the allocator saw of a run, against what was planned
 mod matching_pytorch; // kernels against PyTorch's numbers
 mod operations; // gates, norms, resampling, dropout: gradients and laws
 mod remembering; // memory by liveness, and the batches that fit

@@ -7,7 +7,8 @@ mod tape;
 mod workspace;
 
 use apply::apply;
-use plan::Plan;
+pub use plan::{Kept, kept};
+pub(crate) use plan::{Plan, Step, has_gradient};
 use tape::Tape;
 pub(crate) use workspace::{Computed, Workspace};
 

@@ -6,36 +6,38 @@ use crate::kernels::{self, Activation};
 
 /// Some nodes done as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// The node whose operation it is.
-    pub(super) node: NodeId,
+    pub(crate) node: NodeId,
     /// What follows a batch norm at once.
-    pub(super) tail: Tail,
+    pub(crate) tail: Tail,
     /// The node whose value comes out: `node`, or the last of its tail.
-    pub(super) out: NodeId,
+    pub(crate) out: NodeId,
+    /// The values that its gradient reads; none where nothing is trained up to here.
+    pub(crate) asks: Vec<NodeId>,
 }
 
 /// `activation(norm [+ skip])`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tail {
-    pub(super) skip: Option<NodeId>,
-    pub(super) activation: Option<Activation>,
+pub(crate) struct Tail {
+    pub(crate) skip: Option<NodeId>,
+    pub(crate) activation: Option<Activation>,
 }
 
 /// A graph ready to be run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(super) steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// Per node: how many steps read its value forward.
-    pub(super) readers: Vec<usize>,
+    pub(crate) readers: Vec<usize>,
     /// Per node: how many steps read its value backward.
-    pub(super) askers: Vec<usize>,
+    pub(crate) askers: Vec<usize>,
     /// Per node: whether a trained parameter, or the value of one, flows into it.
-    pub(super) trained: Vec<bool>,
+    pub(crate) trained: Vec<bool>,
     /// Per node: the node whose memory its value lies in.
-    pub(super) home: Vec<NodeId>,
+    pub(crate) home: Vec<NodeId>,
     /// Per home: whether the memory is certainly nobody else's.
-    pub(super) owned: Vec<bool>,
+    pub(crate) owned: Vec<bool>,
 }
 
 impl Plan {
@@ -77,12 +79,12 @@ impl Plan {
                     taken[reader.0] = true;
                 }
             }
-            steps.push(Step { node: id, tail, out });
+            steps.push(Step { node: id, tail, out, asks: Vec::new() });
         }
         Self::counted(graph, steps)
     }
 
-    fn counted(graph: &Graph, steps: Vec<Step>) -> Self {
+    fn counted(graph: &Graph, mut steps: Vec<Step>) -> Self {
         let nodes = graph.nodes.len();
         let mut plan = Self {
             steps: Vec::new(),
@@ -97,7 +99,7 @@ impl Plan {
         for parameter in graph.parameters() {
             plan.trained[parameter.node.0] |= parameter.role.trainable();
         }
-        for step in &steps {
+        for step in &mut steps {
             let (node, out) = (graph.node(step.node), step.out.0);
             match memory(&node.op) {
                 Memory::Own => {}
@@ -112,7 +114,10 @@ impl Plan {
                 plan.trained[out] |= plan.trained[input.0];
             }
             plan.trained[out] |= plan.trained[step.node.0];
-            for asked in asked(graph, step) {
+            if plan.trained[out] {
+                step.asks = asked(graph, step);
+            }
+            for asked in &step.asks {
                 plan.askers[plan.home[asked.0].0] += 1;
             }
         }
@@ -145,12 +150,64 @@ fn memory(op: &Op) -> Memory {
     }
 }
 
+/// Whether a [`Tape`](super::tape::Tape) has a gradient of its own for an operation; the others are run again in candle's books.
+pub(crate) fn has_gradient(op: &Op) -> bool {
+    !matches!(memory(op), Memory::Unknown)
+}
+
+/// Which value of a node its gradient is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// None: the gradient follows from shapes.
+    Nothing,
+    /// What it read.
+    Input,
+    /// What it gave.
+    Output,
+}
+
+/// What the gradient of an operation needs besides that of its value and the parameters: the one rule by which a training step keeps
+/// values, and [`memory`](crate::metrics::memory) counts them.
+pub fn kept(op: &Op) -> Kept {
+    match op {
+        // The gradient of the weights is a product with the input; that of a norm holds the normalised input, made again.
+        Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } => Kept::Input,
+        // Which pixel won is found again.
+        Op::MaxPool(_) => Kept::Input,
+        // The slope at the value is the slope at the input: a layer behind it keeps the value anyway.
+        Op::Activate(Activation::Relu | Activation::Relu6) => Kept::Output,
+        Op::Activate(_) => Kept::Input,
+        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } => Kept::Nothing,
+        Op::Concat | Op::Pick { .. } | Op::Add => Kept::Nothing,
+        // Run again from what they read.
+        Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::Softmax { .. } | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => {
+            Kept::Input
+        }
+        Op::WeightedSum { .. } | Op::Multiply | Op::Matmul | Op::Scale { .. } | Op::Dropout { .. } => Kept::Input,
+        Op::Permute { .. } | Op::Slice { .. } => Kept::Input,
+    }
+}
+
 /// The values that the gradient of a step reads.
-pub(super) fn asked(graph: &Graph, step: &Step) -> Vec<NodeId> {
+fn asked(graph: &Graph, step: &Step) -> Vec<NodeId> {
     let node = graph.node(step.node);
-    match &node.op {
-        Op::BatchNorm { .. } => node.inputs.iter().copied().chain(step.tail.skip.map(|_| step.out)).collect(),
-        Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } | Op::Concat | Op::Pick { .. } | Op::Add => Vec::new(),
-        _ => node.inputs.clone(),
+    match kept(&node.op) {
+        Kept::Nothing => Vec::new(),
+        Kept::Output => vec![step.out],
+        // The activation behind a sum has its slope from its value.
+        Kept::Input => node.inputs.iter().copied().chain(step.tail.skip.map(|_| step.out)).collect(),
+    }
+}
+
+impl Plan {
+    /// The node whose gradient is made in the memory of the gradient of the step's value.
+    pub(crate) fn heir(&self, graph: &Graph, step: &Step) -> Option<NodeId> {
+        let inputs = &graph.node(step.node).inputs;
+        match graph.node(step.node).op {
+            Op::BatchNorm { .. } => step.tail.skip.or(Some(inputs[0])),
+            Op::Activate(_) | Op::Flatten | Op::Reshape { .. } => Some(inputs[0]),
+            Op::Add => inputs.iter().rfind(|input| self.trained[input.0]).copied(),
+            _ => None,
+        }
     }
 }

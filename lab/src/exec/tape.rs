@@ -7,7 +7,7 @@
 use candle::{Tensor, Var, bail};
 
 use super::apply::{apply, used};
-use super::plan::{Plan, Step, asked};
+use super::plan::{Kept, Plan, Step, kept};
 use super::{Mode, Statistics};
 use crate::Result;
 use crate::graph::{Graph, NodeId, Op};
@@ -131,7 +131,7 @@ impl<'a> Tape<'a> {
                 let name = || format!("{}: {}", self.graph.name, self.graph.node(step.node).name);
                 self.back(step, grad, &mut grads).map_err(|error| error.context(name()))?;
             }
-            for asked in asked(self.graph, step) {
+            for asked in &step.asks {
                 let home = self.plan.home[asked.0];
                 askers[home.0] -= 1;
                 if askers[home.0] == 0 {
@@ -200,7 +200,8 @@ impl<'a> Tape<'a> {
                 }
             }
             Op::Activate(activation) => {
-                grads.add(node.inputs[0], kernels::activate_backward(grad, self.value(node.inputs[0]), *activation)?)
+                let kept = if kept(&node.op) == Kept::Output { step.out } else { node.inputs[0] };
+                grads.add(node.inputs[0], kernels::activate_backward(grad, self.value(kept), *activation)?)
             }
             Op::MaxPool(pool) => {
                 grads.add(node.inputs[0], kernels::max_pool2d_backward(&grad, self.value(node.inputs[0]), pool)?)?;

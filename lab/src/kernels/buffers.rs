@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use candle::{CpuStorage, InplaceOp1, Layout, Result, Tensor};
 
@@ -17,7 +18,8 @@ pub(super) fn lend<T: Real, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
         // Taken out, not borrowed: a task that runs within another finds nothing and makes its own.
         let mut numbers = kept.take();
         if numbers.len() < len {
-            numbers.resize(len, T::zero());
+            drop(std::mem::take(&mut numbers)); // before there is more
+            numbers = vec![T::zero(); len];
         }
         let result = f(&mut numbers[..len]);
         kept.set(numbers);
@@ -56,16 +58,40 @@ impl Pool {
         f()
     }
 
-    /// The smallest that is large enough, if it is not more than twice as large.
+    /// The smallest that is large enough, if it is not much larger. Where there is none, as much as will be made afresh is given up: so
+    /// memory in use and memory kept here are together never more than has been in use at once.
     fn take(&mut self, len: usize) -> Option<Vec<f32>> {
-        let (&capacity, some) = self.free.range_mut(len..=2 * len).next()?;
-        let numbers = some.pop();
-        if some.is_empty() {
+        if let Some(mut numbers) = self.take_from(len..=len + len / 16) {
+            numbers.resize(len, 0.0);
+            return Some(numbers);
+        }
+        let mut given_up = 0;
+        while given_up < len
+            && let Some(numbers) = self.take_from(len - given_up..=usize::MAX).or_else(|| self.take_last())
+        {
+            given_up += numbers.capacity();
+        }
+        None
+    }
+
+    /// The smallest of these capacities.
+    fn take_from(&mut self, capacities: RangeInclusive<usize>) -> Option<Vec<f32>> {
+        let (&capacity, _) = self.free.range(capacities).next()?;
+        self.take_one(capacity)
+    }
+
+    fn take_last(&mut self) -> Option<Vec<f32>> {
+        let (&capacity, _) = self.free.last_key_value()?;
+        self.take_one(capacity)
+    }
+
+    fn take_one(&mut self, capacity: usize) -> Option<Vec<f32>> {
+        let same = self.free.get_mut(&capacity)?;
+        let numbers = same.pop();
+        if same.is_empty() {
             self.free.remove(&capacity);
         }
-        let mut numbers = numbers?;
-        numbers.resize(len, 0.0);
-        Some(numbers)
+        numbers
     }
 
     fn put(&mut self, numbers: Vec<f32>) {

@@ -31,6 +31,7 @@ mod pixels;
 mod pool;
 mod real;
 mod rows;
+mod scratch;
 mod simd;
 mod squares;
 mod top;
@@ -61,3 +62,6 @@ pub(crate) use conv::{conv2d_backward_data, conv2d_backward_filter};
 pub(crate) use linear::{linear_backward_data, linear_backward_weight};
 pub(crate) use norm::{Layer, Saved, bias_backward, fuses, layer_backward, layer_forward, layer_running};
 pub(crate) use pool::{avg_pool2d_backward, global_avg_pool_backward, max_pool2d_backward};
+
+// What they need meanwhile.
+pub(crate) use scratch::{Scratch, conv2d_scratch, product_scratch};

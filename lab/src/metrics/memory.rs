@@ -1,57 +1,21 @@
-//! How much memory a network needs, from its graph alone: by liveness, node by node, for inference and for a training step.
+//! How much memory a network needs, from its graph alone: by liveness, step by step, for inference and for a training step.
 //!
-//! Counted are the values of nodes and their gradients, parameters, their gradients, and what the optimiser keeps. Not counted
-//! is what an operation needs while it runs (scratch, a library's workspace), which depends on the device and not on the graph.
+//! Counted is what a run on the CPU holds, which this module plays through with the books of [`exec`](crate::exec) but without a number:
+//! values until their last reader ran or, where a gradient is made from them ([`kept`](crate::exec::kept)), until it is; gradients,
+//! where they are not made in the memory of another; parameters, their gradients, and what the optimiser keeps; the batch; and what
+//! kernels take meanwhile. Batch norm is one with the sum and the activation behind it. Memory that is used again is never more than
+//! has been in use at once, so what an allocator sees is not above the plan, and hardly below (`tests/it/fitting.rs`).
 //!
-//! A training step runs the nodes in order, then the loss, then the nodes in reverse. A value lives until its last reader ran
-//! or, where the reverse pass needs it (see [`kept`]), until that has passed its reader or its node; a gradient from the first
-//! reader of its node in the reverse pass until the node itself. Nothing is computed in place, and the input has no gradient.
+//! On other devices candle keeps the books, and more: there a plan is where to begin, and what does not fit is halved.
 
 use candle::DType;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, Op};
-use crate::kernels::Activation;
-use crate::train::Optimizer;
+use crate::exec::{self, Step};
+use crate::graph::{Graph, Node, NodeId, Op};
+use crate::kernels::{self, Scratch};
+use crate::train::{Optimizer, Recipe};
 use crate::{Error, Result};
-
-/// Which value of a node its reverse pass needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// None: the gradient follows from shapes.
-    Nothing,
-    /// What it read.
-    Input,
-    /// What it gave.
-    Output,
-}
-
-/// What the reverse pass of an operation needs besides the gradient and the parameters: the one rule by which memory is counted
-/// here and values are kept by a tape.
-pub fn kept(op: &Op) -> Kept {
-    match op {
-        // The gradient of the weights is a product with the input; that of a norm holds the normalised input, made again.
-        Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } => Kept::Input,
-        // Which pixel won is found again.
-        Op::MaxPool(_) => Kept::Input,
-        // The slope at the value is the slope at the input: a layer behind it keeps the value anyway.
-        Op::Activate(Activation::Relu | Activation::Relu6) => Kept::Output,
-        Op::Activate(_) => Kept::Input,
-        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } => Kept::Nothing,
-        Op::Concat | Op::Pick { .. } | Op::Add => Kept::Nothing,
-        // Run again from what they read.
-        Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::Softmax { .. } | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => {
-            Kept::Input
-        }
-        Op::WeightedSum { .. } | Op::Multiply | Op::Matmul | Op::Scale { .. } | Op::Dropout { .. } => Kept::Input,
-        Op::Permute { .. } | Op::Slice { .. } => Kept::Input,
-    }
-}
-
-/// Whether an operation gives the memory it was given, in another shape.
-fn is_view(op: &Op) -> bool {
-    matches!(op, Op::Flatten | Op::Reshape { .. })
-}
 
 /// Memory at one node, in bytes a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,13 +24,13 @@ pub struct Row {
     pub node: String,
     /// Its operation.
     pub op: &'static str,
-    /// Its value; 0 where it is its input in another shape.
+    /// Its value; 0 where it is its input in another shape, or never there because the next operation is done with it.
     pub bytes: u64,
     /// All that lives while it runs in inference.
     pub inference: u64,
     /// All that lives while it runs in a training step.
     pub forward: u64,
-    /// All that lives while its reverse pass runs.
+    /// All that lives while its gradient is passed back; 0 where there is none.
     pub backward: u64,
 }
 
@@ -77,12 +41,27 @@ pub struct Memory {
     pub rows: Vec<Row>,
     /// The most that lives at once in inference, in bytes a sample.
     pub inference: u64,
-    /// The most that lives at once in a training step, in bytes a sample.
+    /// The most that lives at once in a training step, in bytes a sample, besides gradients of parameters.
     pub training: u64,
+    /// The input, in bytes a sample.
+    pub input: u64,
     /// Parameters and running statistics, in bytes.
     pub parameters: u64,
     /// Gradients of the trained parameters, in bytes.
     pub gradients: u64,
+    /// Of these, those of the largest parameter.
+    largest: u64,
+    /// Of a training step in order.
+    moments: Vec<Moment>,
+}
+
+/// What lives at one time of a training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+struct Moment {
+    /// Values and their gradients, in bytes a sample.
+    sample: u64,
+    /// Gradients of parameters, in bytes.
+    gradients: u64,
 }
 
 /// The memory of `graph` with values and their gradients in `dtype`; parameters are `f32`.
@@ -97,157 +76,233 @@ pub struct Memory {
 /// let xs = g.activate(xs, Activation::Relu);
 /// let logits = g.linear("b", xs, 2);
 /// let memory = memory::of(&g.finish(logits)?, DType::F32);
-/// // While `a` runs: 4 inputs, 3 outputs. While the ReLU runs in reverse: the inputs, its output, two gradients of 3.
-/// assert_eq!((memory.inference, memory.training), (4 * (4 + 3), 4 * (4 + 3 + 3 + 3)));
+/// // While `a` runs: 4 inputs, 3 outputs, and so for the ReLU. The loss has the input, the ReLU's output, and six times the logits.
+/// assert_eq!((memory.inference, memory.training), (4 * (4 + 3 + 3), 4 * (4 + 3 + 6 * 2)));
 /// # Ok::<(), lab::Error>(())
 /// ```
 pub fn of(graph: &Graph, dtype: DType) -> Memory {
-    let nodes = &graph.nodes;
-    let width = dtype.size_in_bytes() as u64;
-    // The node whose memory a node's value lies in.
-    let mut home: Vec<usize> = (0..nodes.len()).collect();
-    for (at, node) in nodes.iter().enumerate().filter(|(_, node)| is_view(&node.op)) {
-        home[at] = home[node.inputs[0].0];
-    }
-    let bytes = |at: usize| if home[at] == at { nodes[at].shape.iter().product::<usize>() as u64 * width } else { 0 };
-
-    // Moments of a training step: a node runs at its number, the loss after all of them, then the nodes in reverse.
-    let loss = nodes.len();
-    let reverse = |at: usize| 2 * loss - at;
-    let (mut inference, mut training) = (Timeline::new(loss), Timeline::new(2 * loss + 1));
-    let learns = learning(graph);
-    let mut last: Vec<usize> = home.clone();
-    let mut needed = last.clone();
-    let mut first_gradient = vec![None; nodes.len()];
-    for (at, node) in nodes.iter().enumerate() {
-        for input in &node.inputs {
-            let read = home[input.0];
-            (last[read], needed[read]) = (last[read].max(at), needed[read].max(at));
-            if kept(&node.op) == Kept::Input && learns[at] {
-                needed[read] = needed[read].max(reverse(at));
-            }
-            if learns[input.0] {
-                // Later nodes come first in the reverse pass.
-                first_gradient[read] = Some(reverse(at));
-            }
-        }
-        if kept(&node.op) == Kept::Output && learns[at] {
-            needed[home[at]] = needed[home[at]].max(reverse(at));
-        }
-    }
-    let result = home[graph.output.0];
-    last[result] = loss - 1;
-    needed[result] = needed[result].max(loss);
-    first_gradient[result] = learns[graph.output.0].then_some(loss);
-    for at in 0..nodes.len() {
-        inference.add(at, last[at], bytes(at));
-        training.add(at, needed[at], bytes(at));
-        if let Some(first) = first_gradient[at] {
-            training.add(first, reverse(at), bytes(at));
-        }
-    }
-    let (inference, training) = (inference.sums(), training.sums());
-    let row = |(at, node): (usize, &crate::graph::Node)| Row {
+    let books = Books::new(graph, dtype.size_in_bytes() as u64);
+    let (inference, _) = books.forward(false);
+    let (forward, alive) = books.forward(true);
+    let (loss, backward) = books.backward(alive);
+    let row = |(at, node): (usize, &Node)| Row {
         node: node.name.clone(),
         op: node.op.label(),
-        bytes: bytes(at),
+        bytes: books.own[at],
         inference: inference[at],
-        forward: training[at],
-        backward: training[reverse(at)],
+        forward: forward[at],
+        backward: backward[at].sample,
     };
-    let parameters = graph.parameters();
-    let size = |trained: bool| {
-        let counted = parameters.iter().filter(|parameter| !trained || parameter.role.trainable());
-        counted.map(|parameter| parameter.len() as u64 * DType::F32.size_in_bytes() as u64).sum()
-    };
+    let most = |moments: &[u64]| moments.iter().copied().max().unwrap_or(0);
+    let ahead = forward.iter().map(|&sample| Moment { sample, gradients: 0 });
+    let moments: Vec<Moment> = ahead.chain([loss]).chain(backward.iter().rev().copied()).collect();
     Memory {
-        rows: nodes.iter().enumerate().map(row).collect(),
-        inference: inference.iter().copied().max().unwrap_or(0),
-        training: training.iter().copied().max().unwrap_or(0),
-        parameters: size(false),
-        gradients: size(true),
+        rows: graph.nodes.iter().enumerate().map(row).collect(),
+        inference: most(&inference),
+        training: moments.iter().map(|moment| moment.sample).max().unwrap_or(0),
+        input: books.own[0],
+        parameters: graph.parameters().iter().map(|parameter| parameter.len() as u64 * FLOAT).sum(),
+        gradients: books.parameters.iter().sum(),
+        largest: most(&books.parameters),
+        moments,
     }
 }
 
-/// Whether a gradient has to reach each node: where it, or something before it, is trained.
-fn learning(graph: &Graph) -> Vec<bool> {
-    let mut learns = vec![false; graph.nodes.len()];
-    graph.parameters().iter().filter(|parameter| parameter.role.trainable()).for_each(|parameter| learns[parameter.node.0] = true);
-    for (at, node) in graph.nodes.iter().enumerate() {
-        learns[at] |= node.inputs.iter().any(|input| learns[input.0]);
-    }
-    learns
+/// Bytes of an `f32`.
+const FLOAT: u64 = 4;
+
+/// The books of a run, kept in bytes a sample.
+struct Books<'a> {
+    graph: &'a Graph,
+    plan: exec::Plan,
+    /// Per node, a value of its shape.
+    size: Vec<u64>,
+    /// Per node, the memory that is its own.
+    own: Vec<u64>,
+    /// Per node, gradients of its parameters, in bytes whatever the batch.
+    parameters: Vec<u64>,
 }
 
-/// What lives at each moment, as changes from one to the next.
-struct Timeline(Vec<i64>);
-
-impl Timeline {
-    fn new(moments: usize) -> Self {
-        Self(vec![0; moments + 1])
+impl<'a> Books<'a> {
+    fn new(graph: &'a Graph, width: u64) -> Self {
+        let plan = exec::Plan::new(graph);
+        let size: Vec<u64> = graph.nodes.iter().map(|node| node.shape.iter().product::<usize>() as u64 * width).collect();
+        let (mut own, mut parameters) = (vec![0; size.len()], vec![0; size.len()]);
+        own[0] = size[0];
+        for out in plan.steps.iter().map(|step| step.out).filter(|&out| plan.home[out.0] == out) {
+            own[out.0] = size[out.0];
+        }
+        for parameter in graph.parameters().iter().filter(|parameter| parameter.role.trainable()) {
+            parameters[parameter.node.0] += parameter.len() as u64 * FLOAT;
+        }
+        Self { graph, plan, size, own, parameters }
     }
 
-    /// From the moment `from` to the moment `to`, both included.
-    fn add(&mut self, from: usize, to: usize, bytes: u64) {
-        self.0[from] += bytes as i64;
-        self.0[to + 1] -= bytes as i64;
+    /// What is read by a step.
+    fn inputs(&self, step: &Step) -> Vec<NodeId> {
+        self.graph.node(step.node).inputs.iter().copied().chain(step.tail.skip).collect()
     }
 
-    fn sums(&self) -> Vec<u64> {
-        let sum = |alive: &mut i64, change: &i64| {
-            *alive += change;
-            Some(*alive as u64)
-        };
-        self.0.iter().scan(0, sum).collect()
+    /// The nodes that a step computes: an operation, and of its tail the activation and the sum before it.
+    fn nodes(&self, step: &Step) -> [usize; 3] {
+        let sum = if step.tail.skip.is_some() && step.tail.activation.is_some() { self.graph.node(step.out).inputs[0] } else { step.out };
+        [step.node.0, sum.0, step.out.0]
+    }
+
+    /// What lives while each node runs, and in the end. For a gradient, what it asks for is kept.
+    fn forward(&self, train: bool) -> (Vec<u64>, u64) {
+        let mut readers = self.plan.readers.clone();
+        let mut alive = self.own[0];
+        let mut moments = vec![alive; self.graph.nodes.len()];
+        for step in &self.plan.steps {
+            alive += self.own[step.out.0];
+            self.nodes(step).into_iter().for_each(|at| moments[at] = alive);
+            for input in self.inputs(step) {
+                let home = self.plan.home[input.0];
+                readers[home.0] -= 1;
+                // The input is the caller's.
+                if readers[home.0] == 0 && home.0 > 0 && !(train && self.plan.askers[home.0] > 0) {
+                    alive -= self.own[home.0];
+                }
+            }
+        }
+        (moments, alive)
+    }
+
+    /// What lives at the loss, and while the gradient of each node is passed back, when a forward pass leaves `alive`.
+    fn backward(&self, mut alive: u64) -> (Moment, Vec<Moment>) {
+        /// Logits as a variable, softmax, gradient, and what candle makes of them.
+        const LOSS: u64 = 5;
+        let (mut askers, output) = (self.plan.askers.clone(), self.graph.output);
+        let loss = Moment { sample: alive + LOSS * self.size[output.0], gradients: 0 };
+        let mut gradients = 0;
+        let mut moments = vec![Moment { sample: 0, gradients: 0 }; self.graph.nodes.len()];
+        let mut reached = vec![false; self.graph.nodes.len()];
+        // With the logits that candle has.
+        (reached[output.0], alive) = (true, alive + 2 * self.size[output.0]);
+        for step in self.plan.steps.iter().rev().filter(|step| self.plan.trained[step.out.0]) {
+            if std::mem::take(&mut reached[step.out.0]) {
+                gradients += self.parameters[step.node.0];
+                let heir = self.plan.heir(self.graph, step).filter(|heir| self.plan.trained[heir.0]);
+                let flows: Vec<NodeId> = self.inputs(step).into_iter().filter(|input| self.plan.trained[input.0]).collect();
+                let fresh: u64 = flows.iter().filter(|&&input| Some(input) != heir).map(|&input| self.size[input.0]).sum();
+                let sample = alive + fresh + self.by_candle(step);
+                self.nodes(step).into_iter().for_each(|at| moments[at] = Moment { sample, gradients });
+                alive += fresh;
+                if heir.is_none() {
+                    alive -= self.size[step.out.0];
+                }
+                for input in flows {
+                    // Summed where there is a gradient already.
+                    if std::mem::replace(&mut reached[input.0], true) {
+                        alive -= self.size[input.0];
+                    }
+                }
+            }
+            for asked in &step.asks {
+                let home = self.plan.home[asked.0];
+                askers[home.0] -= 1;
+                if askers[home.0] == 0 && home.0 > 0 {
+                    alive -= self.own[home.0];
+                }
+            }
+        }
+        (loss, moments)
+    }
+
+    /// What candle takes for the gradient of a step that is not in our books: copies, products, and sums from zero.
+    fn by_candle(&self, step: &Step) -> u64 {
+        if exec::has_gradient(&self.graph.node(step.node).op) {
+            return 0;
+        }
+        4 * (self.size[step.out.0] + self.inputs(step).into_iter().map(|input| self.size[input.0]).sum::<u64>())
     }
 }
 
 impl Memory {
-    /// Bytes that a training step needs whatever its batch: parameters, their gradients, and what the optimiser keeps.
-    pub fn fixed(&self, optimizer: &Optimizer) -> u64 {
-        let memories = match optimizer {
+    /// Bytes that training needs whatever its batch, between steps: parameters, what the optimiser keeps, and averaged parameters.
+    pub fn fixed(&self, recipe: &Recipe) -> u64 {
+        let memories = match recipe.optimizer {
             Optimizer::Sgd { .. } => 1,
             Optimizer::AdamW { .. } => 2,
         };
-        self.parameters + self.gradients * (1 + memories)
+        let averaged = if recipe.average.is_some() { self.parameters } else { 0 };
+        self.parameters + self.gradients * memories + averaged
+    }
+
+    /// Bytes that a step needs at its peak with `batch` samples, of which `micro_batch` are computed at once, besides [`Self::fixed`]
+    /// and what kernels take.
+    fn step(&self, micro_batch: usize, batch: usize, recipe: &Recipe) -> u64 {
+        let needed = |moment: &Moment| moment.sample * micro_batch as u64 + moment.gradients;
+        let computed = self.moments.iter().map(needed).max().unwrap_or(0).max(self.gradients);
+        let parts = batch.div_ceil(micro_batch) as u64;
+        // One tensor at a time is scaled or added.
+        let sum = if parts > 1 { self.gradients + self.largest } else { 0 };
+        // As it was read, and as a tensor; while samples are mixed, their products and sums.
+        let copies = if recipe.mix_up.is_some() { 6 } else { 2 };
+        // Of each part those that running ones learn from; of one, in double precision, for its gradient.
+        let statistics = (self.parameters - self.gradients) * (parts + 2);
+        computed + sum + statistics + self.input * (copies * batch - micro_batch) as u64
     }
 }
 
 /// How a batch is split so that a training step fits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Samples that go through the network at once: as even a share of the batch as can be, and at most `largest`.
+    /// Samples that go through the network at once: as even a share of the batch as can be.
     pub micro_batch: usize,
     /// Micro-batches that make one step; the last may be smaller.
     pub accumulate: usize,
-    /// The most samples that would fit at once.
-    pub largest: usize,
-    /// Bytes that a step needs at its peak.
+    /// Bytes that training needs at its peak, on as many threads as there are.
     pub bytes: u64,
 }
 
-/// Splits a batch of `batch` samples so that a training step needs at most `limit` bytes, with values in `dtype`.
+/// Splits a batch of `batch` samples so that training by `recipe` needs at most `limit` bytes: into as few parts as can be.
 ///
 /// # Errors
 /// When `batch` is 0, or not even one sample fits; the message has the numbers.
-pub fn plan_batch(graph: &Graph, batch: usize, limit: u64, optimizer: &Optimizer, dtype: DType) -> Result<Plan> {
+pub fn plan_batch(graph: &Graph, batch: usize, limit: u64, recipe: &Recipe) -> Result<Plan> {
     if batch == 0 {
         return Err(Error::mismatch(format!("{}: batch", graph.name), "at least one sample", 0));
     }
-    let memory = of(graph, dtype);
-    let fixed = memory.fixed(optimizer);
-    let largest = (limit.saturating_sub(fixed) / memory.training) as usize;
-    if largest == 0 {
+    let memory = of(graph, DType::F32);
+    let fixed = memory.fixed(recipe);
+    let bytes = |micro_batch: usize| {
+        let counted = fixed + memory.step(micro_batch, batch, recipe) + scratch(graph, micro_batch);
+        counted + counted / SMALL
+    };
+    if bytes(1).min(bytes(batch)) > limit {
         let found = format!(
-            "{} ({} for parameters and statistics, {} for gradients and the optimiser, {} for a sample)",
-            fixed + memory.training,
-            memory.parameters,
-            fixed - memory.parameters,
-            memory.training
+            "{} ({fixed} for parameters and the optimiser, {} for their gradients, {} for a sample, {} for kernels)",
+            bytes(1),
+            memory.gradients,
+            memory.training,
+            scratch(graph, 1)
         );
         return Err(Error::mismatch(format!("{}: bytes of a training step", graph.name), format!("at most {limit}"), found));
     }
-    let accumulate = batch.div_ceil(largest);
+    // More samples at once need more; and the whole batch at once has no sum of gradients to keep.
+    let (mut fits, mut does_not) = if bytes(batch) <= limit { (batch, batch + 1) } else { (1, batch) };
+    while does_not - fits > 1 {
+        let middle = fits.midpoint(does_not);
+        if bytes(middle) <= limit { fits = middle } else { does_not = middle }
+    }
+    let accumulate = batch.div_ceil(fits);
     let micro_batch = batch.div_ceil(accumulate);
-    Ok(Plan { micro_batch, accumulate, largest, bytes: fixed + memory.training * micro_batch as u64 })
+    Ok(Plan { micro_batch, accumulate, bytes: bytes(micro_batch) })
+}
+
+/// The share, one in so many, of what is not worth counting one by one: what a tensor is besides its numbers, sums over channels, reused
+/// memory that is a little larger than asked for.
+const SMALL: u64 = 50;
+
+/// Bytes that kernels take while they run `n` samples.
+fn scratch(graph: &Graph, n: usize) -> u64 {
+    let of_node = |node: &Node| match (&node.op, graph.node(*node.inputs.first()?).shape.as_slice(), node.shape.as_slice()) {
+        (Op::Conv(conv), &[c, h, w], &[o, oh, ow]) => {
+            Some(kernels::conv2d_scratch(&[n, c, h, w], &[o, oh, ow], conv.kernel, &conv.window()))
+        }
+        _ => None,
+    };
+    graph.nodes.iter().filter_map(of_node).fold(Scratch::default(), Scratch::or).and(kernels::product_scratch()).bytes()
 }

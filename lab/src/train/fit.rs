@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{Checkpoint, Keeper};
 use super::gradients::{self, Gradients, Targets};
 use super::optimizer::Memory;
-use super::score::{Tally, check_fit, evaluate};
+use super::score::{Tally, check_fit, evaluate_in};
 use super::{Recipe, average, batch, blame, micro};
 use crate::exec::Workspace;
-use crate::graph::Graph;
+use crate::metrics::memory::plan_batch;
 use crate::model::Model;
 use crate::params::Params;
 use crate::{Error, Result};
@@ -40,7 +40,7 @@ pub fn fit<F: Into<Flow>>(
 /// rows as a run that was never interrupted, bit for bit on the CPU. A run that is done is not run again.
 ///
 /// # Errors
-/// As [`fit`]; and when a checkpoint cannot be written or read, or is another run's.
+/// As [`fit`]; when a checkpoint cannot be written or read, or is another run's; and when not even one sample fits into memory.
 pub fn fit_with<F: Into<Flow>>(
     model: &Model,
     train: &dyn Batches,
@@ -51,7 +51,8 @@ pub fn fit_with<F: Into<Flow>>(
 ) -> Result<Vec<Epoch>> {
     check(model, train, test, recipe)?;
     let workspace = Workspace::new(&model.graph);
-    let mut run = Run { model, recipe, steps: train.batches(), workspace, state: State::new(model, recipe, options)? };
+    let memory = options.memory.map(|limit| Limit { bytes: limit, planned: 0 });
+    let mut run = Run { model, recipe, steps: train.batches(), workspace, memory, state: State::new(model, recipe)? };
     let keeper = options.checkpoint.as_ref().map(|place| Keeper::open(place, model, train, recipe)).transpose()?;
     if let Some(keeper) = &keeper {
         keeper.restore(&mut run.state, &model.params)?;
@@ -82,7 +83,8 @@ pub fn fit_with<F: Into<Flow>>(
         let Some(gradients) = last else {
             return Err(Error::mismatch("train: epoch", format!("{} batches", run.steps), "none"));
         };
-        let row = run.end_epoch(test.map(|data| evaluate(&tested, data)).transpose()?);
+        let scored = test.map(|data| evaluate_in(&run.workspace, &tested, data, run.state.micro_batch)).transpose()?;
+        let row = run.end_epoch(scored);
         save(&run.state)?;
         let after = on_event(Event::Epoch { row: &row, model: &tested, gradients: &gradients }).into();
         if flow == Flow::Stop || after == Flow::Stop {
@@ -100,9 +102,10 @@ pub fn fit_with<F: Into<Flow>>(
 pub struct Options {
     /// Where it is kept, so that it can go on after a kill; nowhere if not said.
     pub checkpoint: Option<Checkpoint>,
-    /// The most samples of such a graph that memory holds at once. Larger batches are computed in parts, as
-    /// [`Recipe::micro_batch`] does it.
-    pub plan: Option<fn(&Graph) -> Result<usize>>,
+    /// Bytes that the run may take, besides what reads its data; larger batches than fit are computed in parts, as
+    /// [`Recipe::micro_batch`] does it. By [`plan_batch`], and so by the number of threads, too: a run with batch norm that has to be
+    /// repeated on another machine says its `micro_batch`.
+    pub memory: Option<u64>,
 }
 
 /// One epoch of a run: a row of its history; [`Table::from_rows`](crate::Table::from_rows) makes a table of them.
@@ -183,7 +186,15 @@ struct Run<'a> {
     /// Steps an epoch.
     steps: usize,
     workspace: Workspace,
+    memory: Option<Limit>,
     state: State,
+}
+
+/// Of memory.
+struct Limit {
+    bytes: u64,
+    /// The largest batch that has been planned for.
+    planned: usize,
 }
 
 /// Where a run is: with the weights, all that a checkpoint holds.
@@ -203,12 +214,11 @@ pub(super) struct State {
 }
 
 impl State {
-    fn new(model: &Model, recipe: &Recipe, options: &Options) -> Result<Self> {
-        let planned = options.plan.map(|plan| plan(&model.graph)).transpose()?;
+    fn new(model: &Model, recipe: &Recipe) -> Result<Self> {
         Ok(Self {
             step: 0,
             done: 0,
-            micro_batch: recipe.micro_batch.unwrap_or(usize::MAX).min(planned.unwrap_or(usize::MAX).max(1)),
+            micro_batch: recipe.micro_batch.unwrap_or(usize::MAX),
             tally: Tally::default(),
             history: Vec::with_capacity(recipe.epochs),
             memory: Memory::new(&model.params, recipe)?,
@@ -226,8 +236,21 @@ impl Run<'_> {
         self.recipe.rate(self.state.history.len(), (step, self.steps))
     }
 
+    /// Sees to it that batches of up to so many samples keep to the limit.
+    fn plan(&mut self, samples: usize) -> Result<()> {
+        if let Some(limit) = self.memory.as_mut().filter(|limit| limit.planned < samples) {
+            let plan = plan_batch(&self.model.graph, samples, limit.bytes, self.recipe)?;
+            if plan.micro_batch < samples {
+                self.state.micro_batch = self.state.micro_batch.min(plan.micro_batch);
+            }
+            limit.planned = samples;
+        }
+        Ok(())
+    }
+
     /// One step; changes nothing where it fails.
     fn step(&mut self, batch: &Batch) -> Result<Gradients> {
+        self.plan(batch.len())?;
         let Self { model: Model { graph, params, device, .. }, recipe, ref workspace, .. } = *self;
         let lr = self.rate(self.state.step);
         let state = &mut self.state;

@@ -83,13 +83,13 @@ impl Gradients {
         Ok(Tensor::stack(&squares, 0)?.sum_all()?.to_scalar::<f64>()?.sqrt())
     }
 
-    /// Each number times `factor`.
-    pub(super) fn scaled(&self, factor: f64) -> Result<Self> {
-        Ok(Self(self.0.iter().map(|gradient| gradient * factor).collect::<candle::Result<_>>()?))
+    /// Each number times `factor`; each tensor goes when the next is there.
+    pub(super) fn scaled(self, factor: f64) -> Result<Self> {
+        Ok(Self(self.0.into_iter().map(|gradient| gradient * factor).collect::<candle::Result<_>>()?))
     }
 
-    /// Each number plus the other's.
-    pub(super) fn plus(&self, other: &Self) -> Result<Self> {
-        Ok(Self(self.0.iter().zip(&other.0).map(|(one, other)| one + other).collect::<candle::Result<_>>()?))
+    /// Each number plus the other's; both tensors go when their sum is there.
+    pub(super) fn plus(self, other: Self) -> Result<Self> {
+        Ok(Self(self.0.into_iter().zip(other.0).map(|(one, other)| one + other).collect::<candle::Result<_>>()?))
     }
 }

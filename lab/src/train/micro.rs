@@ -50,7 +50,7 @@ fn in_parts(
     for part in parts {
         let part = part?;
         sum.loss = (sum.loss + part.loss)?;
-        sum.gradients = sum.gradients.plus(&part.gradients)?;
+        sum.gradients = sum.gradients.plus(part.gradients)?;
         sum.statistics.extend(part.statistics);
         logits.push(part.logits);
     }

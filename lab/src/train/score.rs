@@ -5,6 +5,7 @@ use datasets::Batches;
 use serde::{Deserialize, Serialize};
 
 use super::batch::to_tensors;
+use super::micro;
 use crate::exec::Workspace;
 use crate::graph::Graph;
 use crate::kernels;
@@ -26,14 +27,21 @@ pub struct Score {
 /// # Errors
 /// When the data do not fit the model, or a batch cannot be read.
 pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
+    evaluate_in(&Workspace::new(&model.graph), model, data, usize::MAX)
+}
+
+/// [`evaluate`], at most `size` samples at a time, in the memory of a `workspace` of the model's graph.
+pub(super) fn evaluate_in(workspace: &Workspace, model: &Model, data: &dyn Batches, size: usize) -> Result<Score> {
     check_fit(&model.graph, data)?;
-    let (workspace, mut tally) = (Workspace::new(&model.graph), Tally::default());
+    let mut tally = Tally::default();
     for batch in data.epoch(0, 0) {
         let batch = batch.map_err(Error::Batch)?;
         let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-        let logits = workspace.infer(&model.graph, &model.params, &xs)?;
-        let loss = kernels::cross_entropy(&logits, &labels, 0.0)?;
-        tally.add(&logits, f64::from(loss.to_scalar::<f32>()?), &batch.labels)?;
+        for (from, len) in micro::parts(batch.len(), size.min(batch.len())) {
+            let logits = workspace.infer(&model.graph, &model.params, &xs.narrow(0, from, len)?)?;
+            let loss = kernels::cross_entropy(&logits, &labels.narrow(0, from, len)?, 0.0)?;
+            tally.add(&logits, f64::from(loss.to_scalar::<f32>()?), &batch.labels[from..from + len])?;
+        }
     }
     Ok(tally.score())
 }
