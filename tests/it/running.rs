@@ -3,13 +3,13 @@
 use candle::{DType, Device, Tensor};
 use datasets::Seed;
 use expect_test::expect;
-use lab::exec::{self, Mode};
-use lab::graph::Builder;
+use lab::exec::{self, Mode, Pass};
+use lab::graph::{Builder, NodeId};
 use lab::models::dense_mlp;
 use lab::{Activation, Conv, Model};
 use serde_json::Value;
 
-use crate::golden;
+use crate::{golden, nets};
 
 fn numbers(value: &Value) -> Vec<f32> {
     match value {
@@ -158,4 +158,26 @@ fn cuda_where_there_is_none_is_an_error() {
     let error = lab::device::pick(lab::device::Want::Cuda).unwrap_err().to_string();
     expect!["device cuda: this build has no CUDA; build with `--features cuda`, or ask for `cpu`"].assert_eq(&error);
     assert!(lab::device::pick(lab::device::Want::Auto).unwrap().is_cpu());
+}
+
+/// Whoever measures a step hears of each operation once on the way there and once, in reverse, on the way back. What is done as one is
+/// told as one: 20 convolutions, 20 batch norms with what follows them, a mean and a linear layer.
+#[test]
+fn a_followed_step_goes_there_and_back() {
+    let graph = nets::resnet18(2);
+    let model = Model::new(graph.clone(), Seed(0), &Device::Cpu).unwrap();
+    let labels = Tensor::new(&[3u32, 5], &Device::Cpu).unwrap();
+    let mut done = Vec::new();
+    exec::follow((&graph, &model.params), (&nets::samples(&graph, 2), &labels), 1, |step| done.push(step)).unwrap();
+
+    let of = |pass: Pass| done.iter().filter(move |step| step.pass == pass).map(|step| (step.node, step.last));
+    let there: Vec<_> = of(Pass::Forward).collect();
+    let mut back: Vec<_> = of(Pass::Backward).collect();
+    back.reverse();
+    assert_eq!(there, back);
+    assert_eq!(there.len(), 20 + 20 + 1 + 1);
+    assert_eq!(done[there.len()].pass, Pass::Loss);
+    let label = |(node, last): (NodeId, NodeId)| format!("{}..{}", graph.node(node).op.label(), graph.node(last).op.label());
+    let first: Vec<String> = there[..5].iter().map(|&step| label(step)).collect();
+    assert_eq!(first, ["conv..conv", "batch_norm..relu", "conv..conv", "batch_norm..relu", "conv..conv"]);
 }

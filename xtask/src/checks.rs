@@ -1,4 +1,4 @@
-//! Tests, benchmarks, and all checks in a row.
+//! Tests, and all checks in a row.
 
 use std::time::Instant;
 
@@ -42,12 +42,4 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     step("notebooks", &|| notebook::check(workspace, vec![]))?;
     step("build tests", &|| cargo(&["test", "--no-run"]))?;
     step("tests", &|| test(workspace, None))
-}
-
-/// Runs the benchmarks, in the profile of the tests: what counts is optimised there, and compiled already.
-///
-/// # Errors
-/// When one does not compile or fails.
-pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
-    call(workspace.cargo(&["bench", "--profile=dev", "--benches"]).args(args))
 }

@@ -5,10 +5,12 @@
 //! and notebooks alike.
 #![expect(clippy::print_stdout, reason = "talks to the person at the terminal")]
 
+mod bench;
 mod checks;
 mod lab;
 mod markdown;
 mod notebook;
+mod peers;
 mod tidy;
 mod workspace;
 
@@ -51,11 +53,10 @@ enum Command {
     Ci,
     /// Check the walls between rooms, and the files themselves
     Tidy,
-    /// Run the benchmarks
+    /// Run benchmarks; without a name all that measure only ourselves
     Bench {
-        /// Handed to `cargo bench`, such as `-- pool`; with `-p`, cargo would build the dependencies anew with other features
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
+        #[command(subcommand)]
+        bench: Option<bench::Bench>,
     },
 }
 
@@ -100,6 +101,6 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Test { filter } => checks::test(&workspace, filter.as_deref()),
         Command::Ci => checks::ci(&workspace),
         Command::Tidy => tidy::tidy(&workspace),
-        Command::Bench { args } => checks::bench(&workspace, &args),
+        Command::Bench { bench } => bench::bench(&workspace, bench),
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Workspace {
     /// Its folder.
     pub(crate) root: PathBuf,
     /// The target folder, wherever the user has put it.
-    target: PathBuf,
+    pub(crate) target: PathBuf,
     /// The packages of the workspace, as `cargo metadata` describes them.
     pub(crate) packages: Vec<Value>,
 }
@@ -45,6 +45,28 @@ impl Workspace {
         let program = self.target.join(host()?).join("debug/notebook-runner");
         ensure!(program.is_file(), "{}: not there after it was built", program.display());
         Ok(program)
+    }
+
+    /// `cargo bench` in the profile of the tests: what counts is optimised there, and compiled already.
+    pub(crate) fn cargo_bench(&self) -> Command {
+        self.cargo(&["bench", "--profile=dev"])
+    }
+
+    /// Builds a benchmark where that is needed, and says where it is.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn benchmark(&self, name: &str, features: &[&str]) -> Result<PathBuf> {
+        let mut cargo = self.cargo_bench();
+        cargo.args(["--bench", name, "--no-run", "--message-format=json-render-diagnostics"]);
+        cargo.args(features.iter().map(|feature| format!("--features={feature}")));
+        let output = cargo.stderr(Stdio::inherit()).output().context("start cargo")?;
+        ensure!(output.status.success(), "{} failed ({})", shown(&cargo), output.status);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut built = messages.filter(|message| message["target"]["name"] == name);
+        let program = built.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+        program.with_context(|| format!("cargo built the benchmark {name}, and does not say where"))
     }
 }
 

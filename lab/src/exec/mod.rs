@@ -2,11 +2,13 @@
 //! statistics of batch norm) is handed back.
 
 mod apply;
+mod follow;
 mod plan;
 mod tape;
 mod workspace;
 
 use apply::apply;
+pub use follow::{Done, Pass, follow};
 pub use plan::{Kept, kept};
 pub(crate) use plan::{Plan, Step, has_gradient};
 use tape::Tape;

@@ -8,7 +8,7 @@ use candle::{Tensor, Var, bail};
 
 use super::apply::{apply, used};
 use super::plan::{Kept, Plan, Step, kept};
-use super::{Mode, Statistics};
+use super::{Done, Mode, Pass, Statistics};
 use crate::Result;
 use crate::graph::{Graph, NodeId, Op};
 use crate::kernels::{self, Divisor, Layer, Source};
@@ -31,8 +31,14 @@ pub(crate) struct Tape<'a> {
 }
 
 impl<'a> Tape<'a> {
-    /// Runs the graph on `xs` `(n, ...)`, contiguous. In training, what the gradient asks for is kept.
-    pub(crate) fn record(plan: &'a Plan, graph: &'a Graph, params: &'a Params, xs: &Tensor, mode: Mode) -> Result<Self> {
+    /// Runs the graph on `xs` `(n, ...)`, contiguous, and tells `on_done` of each step. In training, what the gradient asks for is kept.
+    pub(crate) fn record(
+        plan: &'a Plan,
+        (graph, params): (&'a Graph, &'a Params),
+        xs: &Tensor,
+        mode: Mode,
+        on_done: &mut dyn FnMut(Done),
+    ) -> Result<Self> {
         super::check_input(graph, xs)?;
         let mut tape = Self {
             plan,
@@ -50,6 +56,7 @@ impl<'a> Tape<'a> {
         for step in &plan.steps {
             let name = || format!("{}: {}", graph.name, graph.node(step.node).name);
             let value = tape.forward(step).map_err(|error| error.context(name()))?;
+            on_done(Done { pass: Pass::Forward, node: step.node, last: step.out });
             if step.out == graph.output {
                 tape.output = value.clone();
             }
@@ -116,11 +123,11 @@ impl<'a> Tape<'a> {
         }
     }
 
-    /// The gradient of the trained parameters, in their order, from that of the output.
+    /// The gradient of the trained parameters, in their order, from that of the output; tells `on_done` of each step.
     ///
     /// # Errors
     /// When nothing reads a parameter's node, or an operation fails; the message names the node.
-    pub(crate) fn backward(mut self, grad: Tensor) -> Result<Vec<Tensor>> {
+    pub(crate) fn backward(mut self, grad: Tensor, on_done: &mut dyn FnMut(Done)) -> Result<Vec<Tensor>> {
         let mut grads = Gradients { values: vec![None; self.graph.nodes.len()], params: vec![Vec::new(); self.graph.nodes.len()] };
         let mut askers = self.plan.askers.clone();
         grads.values[self.graph.output.0] = Some(grad);
@@ -130,6 +137,7 @@ impl<'a> Tape<'a> {
             {
                 let name = || format!("{}: {}", self.graph.name, self.graph.node(step.node).name);
                 self.back(step, grad, &mut grads).map_err(|error| error.context(name()))?;
+                on_done(Done { pass: Pass::Backward, node: step.node, last: step.out });
             }
             for asked in &step.asks {
                 let home = self.plan.home[asked.0];

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle::{Tensor, Var};
 use datasets::Seed;
 
-use super::{Mode, Output, Plan, Statistics, Tape, forward};
+use super::{Done, Mode, Output, Pass, Plan, Statistics, Tape, forward};
 use crate::graph::Graph;
 use crate::kernels::BufferPool;
 use crate::params::Params;
@@ -47,7 +47,7 @@ impl Workspace {
             return Ok(forward(graph, params, xs, Mode::Eval)?.value.detach());
         }
         let xs = xs.contiguous()?;
-        self.pool.borrow_mut().enter(|| Ok(Tape::record(&self.plan, graph, params, &xs, Mode::Eval)?.output))
+        self.pool.borrow_mut().enter(|| Ok(Tape::record(&self.plan, (graph, params), &xs, Mode::Eval, &mut |_| {})?.output))
     }
 
     /// Loss of the logits, and its gradient, in training mode; what is dropped depends on `seed`. Changes nothing.
@@ -61,18 +61,31 @@ impl Workspace {
         seed: Seed,
         loss: impl Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Computed> {
+        self.followed_step((graph, params), xs, seed, loss, &mut |_| {})
+    }
+
+    /// [`Workspace::step`] that, on the CPU, tells `on_done` of each operation and of the loss when it has been done.
+    pub(super) fn followed_step(
+        &self,
+        (graph, params): (&Graph, &Params),
+        xs: &Tensor,
+        seed: Seed,
+        loss: impl Fn(&Tensor) -> Result<Tensor>,
+        on_done: &mut dyn FnMut(Done),
+    ) -> Result<Computed> {
         let mode = Mode::Train(seed);
         if !xs.device().is_cpu() {
             return step_by_candle(params, forward(graph, params, xs, mode)?, loss);
         }
         let xs = xs.contiguous()?;
         self.pool.borrow_mut().enter(|| {
-            let mut tape = Tape::record(&self.plan, graph, params, &xs, mode)?;
+            let mut tape = Tape::record(&self.plan, (graph, params), &xs, mode, on_done)?;
             let (logits, statistics) = (Var::from_tensor(&tape.output)?, std::mem::take(&mut tape.statistics));
             let loss = loss(&logits)?;
             let grad = loss.backward()?.remove(&logits);
             let grad = grad.ok_or_else(|| Error::mismatch(&graph.name, "a loss of the logits", "one that does not depend on them"))?;
-            let gradients = tape.backward(grad.contiguous()?)?;
+            on_done(Done { pass: Pass::Loss, node: graph.output, last: graph.output });
+            let gradients = tape.backward(grad.contiguous()?, on_done)?;
             Ok(Computed { loss: loss.detach(), logits: logits.as_detached_tensor(), statistics, gradients })
         })
     }

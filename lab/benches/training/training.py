@@ -1,8 +1,12 @@
-"""One optimiser step of whole networks in PyTorch, at the word of whoever measures: the twin of training.rs.
+"""Training in PyTorch: the twin of main.rs, which says what the commands are.
 
-training.py MODEL BATCH [DEVICE [MODE]]: MODE is `eager` or `compile`; on CUDA channels-last and bfloat16 autocast.
+training.py step MODEL BATCH [DEVICE [MODE]]: MODE is `eager` or `compile`; on CUDA channels-last and bfloat16 autocast.
+training.py learn FOLDER SEED [DEVICE]
 """
 
+import lzma
+import math
+import pathlib
 import resource
 import sys
 import time
@@ -72,12 +76,28 @@ def mobilenet_v2(strides):
     return nn.Sequential(*layers)
 
 
-MODELS = {"resnet18": resnet18, "vgg16_bn": vgg16_bn, "mobilenet_v2": lambda: mobilenet_v2([1, 1, 1, 2, 2, 1, 2, 1])}
+def depthwise():
+    def layer(inputs, width, kernel, stride=1, groups=1):
+        conv = nn.Conv2d(inputs, width, kernel, stride, kernel // 2, groups=groups, bias=False)
+        return [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+
+    layers, inputs = layer(3, 32, 3), 32
+    for at, width in enumerate([64, 128, 128, 256, 256] + [512] * 6 + [1024] * 2):
+        layers += layer(inputs, inputs, 3, 2 if at in (1, 3, 5, 11) else 1, inputs) + layer(inputs, width, 1)
+        inputs = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, 10))
 
 
-def main():
-    name, batch = sys.argv[1], int(sys.argv[2])
-    device, mode = (sys.argv[3:] + ["cpu", "eager"][len(sys.argv) - 3 :])[:2]
+MODELS = {
+    "resnet18": resnet18,
+    "vgg16_bn": vgg16_bn,
+    "mobilenet_v2": lambda: mobilenet_v2([1, 1, 1, 2, 2, 1, 2, 1]),
+    "depthwise": depthwise,
+}
+
+
+def steps(name, batch, device="cpu", mode="eager"):
+    batch = int(batch)
     torch.manual_seed(0)
     model = MODELS[name]().to(device)
     xs, labels = torch.rand(batch, 3, 32, 32, device=device), torch.arange(batch, device=device) % 10
@@ -85,6 +105,7 @@ def main():
         model, xs = model.to(memory_format=torch.channels_last), xs.to(memory_format=torch.channels_last)
     step_model = torch.compile(model) if mode == "compile" else model
     sgd = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    print("params", sum(parameter.numel() for parameter in model.parameters()), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
@@ -99,4 +120,42 @@ def main():
     print(peak, flush=True)
 
 
-main()
+def first(folder, names, count):
+    """The first pictures of CIFAR-10's files, (n, 3, 32, 32) and normalised, and their labels (n)."""
+
+    def read(name):
+        plain = pathlib.Path(folder) / name
+        return plain.read_bytes() if plain.is_file() else lzma.open(f"{plain}.xz").read()
+
+    records = torch.frombuffer(bytearray(b"".join(map(read, names))), dtype=torch.uint8).view(-1, 3073)[:count]
+    mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
+    pixels = records[:, 1:].reshape(-1, 3, 32, 32).float() / 255
+    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1), records[:, 0].long()
+
+
+def learn(folder, seed, device="cpu"):
+    torch.manual_seed(int(seed))
+    model, epochs, batch, peak = resnet18(), 4, 64, 0.05
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):  # as torchvision does it, and we
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    model.to(device)
+    xs, labels = (tensor.to(device) for tensor in first(folder, ["data_batch_1.bin"], 4000))
+    test_xs, test_labels = (tensor.to(device) for tensor in first(folder, ["test_batch.bin"], 2000))
+    sgd, steps = torch.optim.SGD(model.parameters(), lr=peak, momentum=0.9, weight_decay=5e-4), math.ceil(len(xs) / batch)
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        model.train()
+        for step, indices in enumerate(torch.randperm(len(xs)).split(batch)):
+            warm, wave = (step + 1) / steps, (1 + math.cos(math.pi * (epoch + step / steps - 1) / (epochs - 1))) / 2
+            sgd.param_groups[0]["lr"] = peak * (warm if epoch == 0 else wave)
+            sgd.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(model(xs[indices]), labels[indices]).backward()
+            sgd.step()
+        model.eval()
+        with torch.no_grad():
+            right = sum((model(x).argmax(1) == y).sum().item() for x, y in zip(test_xs.split(batch), test_labels.split(batch)))
+        print(right / len(test_labels), f"{time.perf_counter() - start:.1f}", flush=True)
+
+
+{"step": steps, "learn": learn}[sys.argv[1]](*sys.argv[2:])
