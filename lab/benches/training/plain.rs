@@ -17,7 +17,7 @@ pub(crate) fn by_candle(model: &Model, batch: usize, talk: &mut Talk) -> Result<
     talk.begin(model);
     let mut sgd = <candle_nn::SGD as candle_nn::Optimizer>::new(vars, 0.01)?;
     loop {
-        talk.wait();
+        talk.wait(device);
         let logits = forward_by_candle(model, &xs)?;
         let loss = candle_nn::loss::cross_entropy(&logits, &labels)?;
         candle_nn::Optimizer::backward_step(&mut sgd, &loss)?;
