@@ -58,7 +58,7 @@ pub(crate) fn forward_backward(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: 
     let leaves = inputs.iter().map(|input| leaf(input, lie)).collect::<Result<Vec<_>>>()?;
     let views: Vec<Tensor> = leaves.iter().map(|(_, view)| view.clone()).collect();
     let ys = f(&views)?;
-    let weights = fill(100, ys.dims()).to_dtype(ys.dtype())?;
+    let weights = fill(100, ys.dims()).to_dtype(ys.dtype())?.to_device(ys.device())?;
     let grads = (&ys * weights)?.sum_all()?.backward()?;
     let of = |((var, _), input): (&(Var, Tensor), &Tensor)| {
         let grad = grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok)?;
@@ -122,7 +122,7 @@ pub(crate) fn check_twins(name: &str, shapes: &[&[usize]], one: Op<'_>, other: O
 }
 
 /// Input, weight and settings of convolutions that have gone wrong somewhere, sometime.
-fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv)> {
+pub(crate) fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv)> {
     let conv = Conv::default();
     vec![
         ([2, 3, 5, 5], [4, 3, 3, 3], Conv { padding: (1, 1), ..conv }),
