@@ -3,11 +3,11 @@
 use candle::{DType, Device, IndexOp, Result, Tensor, Var};
 use datasets::Seed;
 use expect_test::{Expect, expect};
-use lab::kernels::{self, Activation, Affine, Conv, Divisor, Interpolation, Pool, Sgd};
+use lab::kernels::{self, Activation, Affine, Conv, Divisor, Interpolation, Pool, Sgd, composed};
 
 use crate::differentiating::{CPU, Lie, distance, fill, forward_backward, numbers};
 
-type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
+pub(crate) type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
 
 const POOL: Pool = Pool { kernel: (3, 3), stride: (2, 2), padding: (1, 1), ceil_mode: false };
 
@@ -16,7 +16,7 @@ fn labels() -> Tensor {
 }
 
 /// Each large enough that its work is split.
-fn check_all(check: impl Fn(&str, &[&[usize]], Op<'_>)) {
+pub(crate) fn check_all(check: impl Fn(&str, &[&[usize]], Op<'_>)) {
     let conv = Conv { padding: (1, 1), ..Conv::default() };
     let strided = Conv { stride: (2, 2), ..conv };
     let depthwise = Conv { groups: 40, ..conv };
@@ -34,7 +34,7 @@ fn check_all(check: impl Fn(&str, &[&[usize]], Op<'_>)) {
     check("global_avg_pool", &[&[90, 40, 20, 20]], &|t| kernels::global_avg_pool(&t[0]));
     check("activate", &[&[9, 40, 20, 20]], &|t| kernels::activate(&t[0], Activation::Swish));
     check("pick", &[&[9, 40, 20, 20]], &|t| kernels::pick(&t[0], &[3, 1, 3, 39, 0]));
-    check("cross_entropy", &[&[3000, 17]], &|t| kernels::cross_entropy(&t[0], &labels, 0.1));
+    check("cross_entropy", &[&[3000, 17]], &|t| kernels::cross_entropy(&t[0], &labels.to_device(t[0].device())?, 0.1));
     check("sum_of_squares", &[&[9, 40, 20, 20]], &|t| kernels::sum_of_squares(&t[0].transpose(0, 3)?));
     check("dropout", &[&[9, 40, 20, 20]], &|t| kernels::dropout(&t[0], 0.3, Seed(3)));
     check("dropout_channels", &[&[9, 40, 20, 20]], &|t| kernels::dropout_channels(&t[0], 0.3, Seed(3)));
@@ -211,5 +211,44 @@ fn squares_are_summed_beyond_f32() {
     assert_eq!(length(&xs.i((.., 1)).unwrap()), 2f64.sqrt());
     for stranger in [f32::NAN, f32::INFINITY] {
         assert!(!length(&Tensor::new(&[1.0, stranger], CPU).unwrap()).is_finite());
+    }
+}
+
+/// candle adds up in the type of the numbers: in half precision a long sum of ones would stop at 256.
+#[test]
+fn composed_sums_of_half_precision_are_single() {
+    let labels = Tensor::from_vec(vec![1u32; 900], 900, CPU).unwrap();
+    type Named<'a> = (&'a str, &'a [usize], Op<'a>);
+    let ops: [Named<'_>; 7] = [
+        ("batch_norm", &[9, 4, 30, 30], &|t| Ok(composed::batch_norm(&t[0], None, 1e-5)?.ys)),
+        ("its mean", &[9, 4, 30, 30], &|t| Ok(composed::batch_norm(&t[0], None, 1e-5)?.mean)),
+        ("layer_norm", &[4, 3000], &|t| composed::layer_norm(&t[0], 1, None, 1e-5)),
+        ("softmax", &[4, 3000], &|t| composed::softmax(&t[0], 1)),
+        ("global_avg_pool", &[2, 3, 50, 50], &|t| composed::global_avg_pool(&t[0])),
+        ("avg_pool2d", &[1, 2, 32, 32], &|t| {
+            let pool = Pool { kernel: (32, 32), stride: (32, 32), padding: (0, 0), ceil_mode: false };
+            composed::avg_pool2d(&t[0], &pool, Divisor::Window)
+        }),
+        ("cross_entropy", &[900, 7], &|t| composed::cross_entropy(&t[0], &labels, 0.1)),
+    ];
+    for (name, shape, f) in ops {
+        // Around 1, so that no sum of them is small by chance.
+        let half = (fill(1, shape) * 0.5).unwrap().affine(1.0, 1.0).unwrap().to_dtype(DType::BF16).unwrap();
+        let found = f(std::slice::from_ref(&half)).unwrap();
+        let wanted = f(&[half.to_dtype(DType::F64).unwrap()]).unwrap();
+        let off = distance(&numbers(&found), &numbers(&wanted));
+        assert!(off <= 2f64.powi(-8), "{name}: off by {off:e}, which no rounding of the result explains");
+    }
+}
+
+/// On a card the mask comes from the host; what is dropped is 0 whatever it was, and so is its gradient.
+#[test]
+fn composed_dropout_chooses_instead_of_multiplying() {
+    let xs = Var::from_tensor(&Tensor::new(&[1.0, f64::INFINITY, 3.0, f64::NAN], CPU).unwrap()).unwrap();
+    for (kept, p, wanted) in [([1u8, 0, 1, 0], 0.5, [2.0, 0.0, 6.0, 0.0]), ([0; 4], 1.0, [0.0; 4])] {
+        let ys = composed::dropout(&xs, &kept, p).unwrap();
+        assert_eq!(numbers(&ys), wanted);
+        let gradients = ys.sum_all().unwrap().backward().unwrap();
+        assert_eq!(numbers(gradients.get(&xs).unwrap()), kept.map(|kept| f64::from(kept) * 2.0));
     }
 }

@@ -5,7 +5,7 @@ use lab::kernels::{self, Conv, composed};
 use crate::differentiating::{Op, check_gradient, check_twins, distance, fill, numbers};
 
 /// Input, weight and settings of convolutions that have gone wrong somewhere, sometime.
-fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv)> {
+pub(crate) fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv)> {
     let conv = Conv::default();
     vec![
         ([2, 3, 5, 5], [4, 3, 3, 3], Conv { padding: (1, 1), ..conv }),

@@ -58,7 +58,7 @@ pub(crate) fn forward_backward(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: 
     let leaves = inputs.iter().map(|input| leaf(input, lie)).collect::<Result<Vec<_>>>()?;
     let views: Vec<Tensor> = leaves.iter().map(|(_, view)| view.clone()).collect();
     let ys = f(&views)?;
-    let weights = fill(100, ys.dims()).to_dtype(ys.dtype())?;
+    let weights = fill(100, ys.dims()).to_dtype(ys.dtype())?.to_device(ys.device())?;
     let grads = (&ys * weights)?.sum_all()?.backward()?;
     let of = |((var, _), input): (&(Var, Tensor), &Tensor)| {
         let grad = grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok)?;

@@ -8,7 +8,12 @@ use lab::{Activation, Conv, Model, Pool};
 
 /// A model whose scales, shifts, biases and running statistics are all drawn, so that none of them can be left out unseen.
 pub(crate) fn drawn(graph: Graph, seed: u64) -> Model {
-    let model = Model::new(graph, Seed(seed), &Device::Cpu).unwrap();
+    drawn_on(graph, seed, &Device::Cpu)
+}
+
+/// The same on any device.
+pub(crate) fn drawn_on(graph: Graph, seed: u64, device: &Device) -> Model {
+    let model = Model::new(graph, Seed(seed), device).unwrap();
     let mut rng = Seed(seed).named("drawn").rng();
     for (parameter, var) in model.params.iter() {
         let (low, high) = match parameter.name.rsplit_once('.').unwrap().1 {
@@ -18,7 +23,7 @@ pub(crate) fn drawn(graph: Graph, seed: u64) -> Model {
             _ => (-0.5, 0.5),
         };
         let values: Vec<f32> = (0..parameter.len()).map(|_| rng.range(low, high) as f32).collect();
-        var.set(&Tensor::from_vec(values, parameter.shape.as_slice(), &Device::Cpu).unwrap()).unwrap();
+        var.set(&Tensor::from_vec(values, parameter.shape.as_slice(), device).unwrap()).unwrap();
     }
     model
 }

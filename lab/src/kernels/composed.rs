@@ -5,9 +5,9 @@
 
 mod further;
 
-pub use further::{instance_norm, layer_norm, softmax, times, top_k, upsample2d};
+pub use further::{dropout, instance_norm, layer_norm, softmax, times, top_k, upsample2d};
 
-use candle::{D, Result, Tensor};
+use candle::{D, DType, Result, Tensor};
 
 use super::{Activation, Affine, Conv, Divisor, Normed, Pool};
 
@@ -34,9 +34,14 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: &Conv) 
         let weight = weight.reshape((1, groups, o / groups, depth))?.broadcast_as((n, groups, o / groups, depth))?;
         weight.contiguous()?.matmul(&columns)?.reshape((n, o, oh, ow))?
     };
+    biased(&ys, bias)
+}
+
+/// `ys (n, o, h, w)` plus one number a channel.
+pub(super) fn biased(ys: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
-        Some(bias) => ys.broadcast_add(&bias.reshape((1, o, 1, 1))?),
-        None => Ok(ys),
+        Some(bias) => wide(ys)?.broadcast_add(&wide(&beside(ys, bias)?)?)?.to_dtype(ys.dtype()),
+        None => Ok(ys.clone()),
     }
 }
 
@@ -86,7 +91,7 @@ fn taps(
 pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let ys = xs.matmul(&weight.t()?)?;
     match bias {
-        Some(bias) => ys.broadcast_add(bias),
+        Some(bias) => wide(&ys)?.broadcast_add(&wide(bias)?)?.to_dtype(ys.dtype()),
         None => Ok(ys),
     }
 }
@@ -97,13 +102,13 @@ pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 /// When candle refuses.
 pub fn batch_norm(xs: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<Normed> {
     let (c, dims) = (xs.dims()[1], if xs.rank() == 4 { vec![0, 2, 3] } else { vec![0] });
-    let count = (xs.elem_count() / c) as f64;
+    let (dtype, xs, count) = (xs.dtype(), &wide(xs)?, (xs.elem_count() / c) as f64);
     let mean = xs.mean_keepdim(dims.as_slice())?;
     let centred = xs.broadcast_sub(&mean)?;
     let var = centred.sqr()?.mean_keepdim(dims.as_slice())?;
-    let ys = scale_shift(&centred.broadcast_div(&(&var + eps)?.sqrt()?)?, affine)?;
-    let unbiased = (var.detach().reshape(c)? * (count / (count - 1.0)))?;
-    Ok(Normed { ys, mean: mean.detach().reshape(c)?, var: unbiased })
+    let ys = scale_shift(&centred.broadcast_div(&(&var + eps)?.sqrt()?)?, affine)?.to_dtype(dtype)?;
+    let unbiased = (var.detach().reshape(c)? * (count / (count - 1.0)))?.to_dtype(dtype)?;
+    Ok(Normed { ys, mean: mean.detach().reshape(c)?.to_dtype(dtype)?, var: unbiased })
 }
 
 /// See [`batch_norm_running`](super::batch_norm_running()).
@@ -111,8 +116,9 @@ pub fn batch_norm(xs: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<N
 /// # Errors
 /// When candle refuses.
 pub fn batch_norm_running(xs: &Tensor, mean: &Tensor, var: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<Tensor> {
-    let (mean, std) = (beside(xs, &mean.detach())?, beside(xs, &(var.detach() + eps)?.sqrt()?)?);
-    scale_shift(&xs.broadcast_sub(&mean)?.broadcast_div(&std)?, affine)
+    let (dtype, xs) = (xs.dtype(), &wide(xs)?);
+    let (mean, std) = (beside(xs, &mean.detach())?, (beside(xs, &var.detach())? + eps)?.sqrt()?);
+    scale_shift(&xs.broadcast_sub(&mean)?.broadcast_div(&std)?, affine)?.to_dtype(dtype)
 }
 
 fn scale_shift(xs: &Tensor, affine: Option<Affine<'_>>) -> Result<Tensor> {
@@ -122,11 +128,16 @@ fn scale_shift(xs: &Tensor, affine: Option<Affine<'_>>) -> Result<Tensor> {
     }
 }
 
-/// One number a channel, in a shape that goes with `xs`.
+/// One number a channel, in a shape and type that go with `xs`.
 fn beside(xs: &Tensor, numbers: &Tensor) -> Result<Tensor> {
     let mut dims = vec![1; xs.rank()];
     dims[1] = numbers.elem_count();
-    numbers.reshape(dims)
+    numbers.reshape(dims)?.to_dtype(xs.dtype())
+}
+
+/// Half precision as `f32`, because candle adds up in the type of the numbers; other types as they are.
+fn wide(xs: &Tensor) -> Result<Tensor> {
+    if matches!(xs.dtype(), DType::F16 | DType::BF16) { xs.to_dtype(DType::F32) } else { Ok(xs.clone()) }
 }
 
 /// See [`max_pool2d`](super::max_pool2d()).
@@ -148,6 +159,7 @@ pub fn max_pool2d(xs: &Tensor, pool: &Pool) -> Result<Tensor> {
 /// # Errors
 /// When candle refuses.
 pub fn avg_pool2d(xs: &Tensor, pool: &Pool, divisor: Divisor) -> Result<Tensor> {
+    let (dtype, xs) = (xs.dtype(), &wide(xs)?);
     let taps = windows(xs, pool, 0.0)?;
     let mut sum = taps[0].clone();
     for tap in &taps[1..] {
@@ -157,7 +169,15 @@ pub fn avg_pool2d(xs: &Tensor, pool: &Pool, divisor: Divisor) -> Result<Tensor> 
     let (_, _, oh, ow) = sum.dims4()?;
     let (rows, cols) = pool.factors(divisor, (h, w), (oh, ow));
     let factors: Vec<f64> = rows.iter().flat_map(|row| cols.iter().map(move |col| row * col)).collect();
-    sum.broadcast_mul(&Tensor::from_vec(factors, (1, 1, oh, ow), xs.device())?.to_dtype(xs.dtype())?)
+    sum.broadcast_mul(&Tensor::from_vec(factors, (1, 1, oh, ow), xs.device())?.to_dtype(xs.dtype())?)?.to_dtype(dtype)
+}
+
+/// See [`global_avg_pool`](super::global_avg_pool()).
+///
+/// # Errors
+/// When candle refuses.
+pub fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
+    wide(xs)?.mean((2, 3))?.to_dtype(xs.dtype())
 }
 
 fn windows(xs: &Tensor, pool: &Pool, border: f64) -> Result<Vec<Tensor>> {
@@ -200,6 +220,7 @@ pub fn activate(xs: &Tensor, activation: Activation) -> Result<Tensor> {
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor> {
     let (_, k) = logits.dims2()?;
     let classes = Tensor::arange(0u32, k as u32, logits.device())?.unsqueeze(0)?;
+    let logits = &wide(logits)?;
     let hot = labels.unsqueeze(1)?.broadcast_eq(&classes)?.to_dtype(logits.dtype())?;
     // A label that is no class has no hot place: 0 / 0 makes the loss NaN without a copy to the host.
     let hot = hot.broadcast_div(&hot.sum_keepdim(1)?)?;
@@ -211,6 +232,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result
 /// # Errors
 /// When candle refuses.
 pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    let (logits, targets) = (wide(logits)?, wide(targets)?);
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
     let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
     let log_p = shifted.broadcast_sub(&log_sum)?;

@@ -4,9 +4,13 @@
 //! [`conv_gather`](super::conv_gather) (any sizes, by matrix products), [`conv_winograd`](super::conv_winograd) (3×3 with stride 1, by a
 //! quarter of the products) and [`conv_depthwise`](super::conv_depthwise) (one filter a channel).
 
+#[cfg(feature = "cudnn")]
+use candle::CudaStorage;
 use candle::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
 
 use super::buffers::fresh;
+#[cfg(feature = "cudnn")]
+use super::cuda;
 use super::norm::ChannelSum;
 use super::real::{Real, check_alike, for_real, numbers};
 use super::{composed, conv_depthwise, conv_gather, conv_winograd};
@@ -59,6 +63,10 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: &Conv) 
         if bias.dims() != &weight.dims()[..1] {
             bail!("conv2d: bias: wanted ({}), found {:?}", weight.dims()[0], bias.dims())
         }
+    }
+    #[cfg(feature = "cudnn")]
+    if cuda::takes(xs) {
+        return composed::biased(&xs.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d(*conv))?, bias);
     }
     if !xs.device().is_cpu() {
         return composed::conv2d(xs, weight, bias, conv);
@@ -242,6 +250,12 @@ impl CustomOp2 for Conv2d {
         })
     }
 
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(&self, xs: &CudaStorage, xl: &Layout, weight: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        let g = Geometry::new(xl.dims(), wl.dims(), &self.0)?;
+        Ok((cuda::forward(&g, (xs, xl), (weight, wl))?, (g.n, g.o, g.oh, g.ow).into()))
+    }
+
     fn bwd(&self, xs: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         self.backward(xs, weight, grad)
     }
@@ -296,6 +310,12 @@ impl CustomOp2 for BackwardData {
             Ok((T::to_cpu_storage_owned(dxs), (geometry.n, geometry.c, geometry.h, geometry.w).into()))
         })
     }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(&self, grad: &CudaStorage, gl: &Layout, weight: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        let g = &self.0;
+        Ok((cuda::backward_data(g, (grad, gl), (weight, wl))?, (g.n, g.c, g.h, g.w).into()))
+    }
 }
 
 /// From the gradient of the output and the input to the gradient of the weight.
@@ -312,5 +332,11 @@ impl CustomOp2 for BackwardFilter {
             let dweight = backward_filter(geometry, numbers::<T>("conv2d", grad, gl)?, numbers("conv2d", xs, xl)?);
             Ok((T::to_cpu_storage_owned(dweight), (geometry.o, geometry.c_group, geometry.kh, geometry.kw).into()))
         })
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(&self, grad: &CudaStorage, gl: &Layout, xs: &CudaStorage, xl: &Layout) -> Result<(CudaStorage, Shape)> {
+        let g = &self.0;
+        Ok((cuda::backward_filter(g, (grad, gl), (xs, xl))?, (g.o, g.c_group, g.kh, g.kw).into()))
     }
 }

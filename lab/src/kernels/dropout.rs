@@ -3,7 +3,8 @@
 use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
 use datasets::Seed;
 
-use super::real::{Real, each_part, for_real, numbers};
+use super::composed;
+use super::real::{Real, each_index, each_part, for_real, numbers};
 
 /// Each number of `xs` is 0 with probability `p`, and divided by `1 − p` otherwise. For training.
 ///
@@ -20,8 +21,7 @@ pub fn dropout(xs: &Tensor, p: f64, seed: Seed) -> Result<Tensor> {
     }
     let op = Dropout { p, seed };
     if !xs.device().is_cpu() {
-        let mask: Vec<f32> = (0..xs.elem_count()).map(|at| op.factor(at) as f32).collect();
-        return xs * Tensor::from_vec(mask, xs.shape(), xs.device())?.to_dtype(xs.dtype())?;
+        return composed::dropout(xs, &each_index(xs.elem_count(), 4 * xs.elem_count(), |at| u8::from(op.keeps(at))), p);
     }
     xs.contiguous()?.apply_op1(op)
 }
@@ -33,8 +33,8 @@ struct Dropout {
 }
 
 impl Dropout {
-    fn factor(&self, at: usize) -> f64 {
-        if self.seed.at(at as u64).rng().chance(self.p) { 0.0 } else { 1.0 / (1.0 - self.p) }
+    fn keeps(&self, at: usize) -> bool {
+        !self.seed.at(at as u64).rng().chance(self.p)
     }
 }
 
@@ -47,12 +47,12 @@ impl CustomOp1 for Dropout {
         const PART: usize = 1 << 12;
         fn scaled<T: Real>(op: &Dropout, xs: &[T]) -> Vec<T> {
             let mut ys = vec![T::zero(); xs.len()];
+            let factor = T::from_f64(1.0 / (1.0 - op.p));
             each_part(&mut ys, PART, 4 * xs.len(), |part, ys| {
                 for (i, y) in ys.iter_mut().enumerate() {
                     let at = part * PART + i;
-                    let factor = op.factor(at);
                     // Not a product: what is dropped is 0 even where it was infinite.
-                    *y = if factor == 0.0 { T::zero() } else { xs[at] * T::from_f64(factor) };
+                    *y = if op.keeps(at) { xs[at] * factor } else { T::zero() };
                 }
             });
             ys

@@ -5,7 +5,7 @@ use candle::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Ten
 use super::composed;
 use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, per_task};
 
-/// Mean cross-entropy, in nats, of logits `(n, k)` and labels `(n)` of type `u32`: a scalar.
+/// Mean cross-entropy, in nats, of logits `(n, k)` and labels `(n)` of type `u32`: a scalar, `f32` where the logits are of half precision.
 ///
 /// With `smoothing` the target is `1 − smoothing` on the label plus `smoothing / k` on every class.
 ///

@@ -2,6 +2,7 @@
 
 use candle::{D, DType, Result, Tensor};
 
+use super::wide;
 use crate::kernels::{Affine, Interpolation, top};
 
 /// See [`layer_norm`](crate::kernels::layer_norm()).
@@ -30,10 +31,11 @@ pub fn instance_norm(xs: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Resul
     }
 }
 
-fn normalized(rows: &Tensor, eps: f64) -> Result<Tensor> {
+fn normalized(xs: &Tensor, eps: f64) -> Result<Tensor> {
+    let rows = wide(xs)?;
     let centred = rows.broadcast_sub(&rows.mean_keepdim(D::Minus1)?)?;
     let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    centred.broadcast_div(&(var + eps)?.sqrt()?)
+    centred.broadcast_div(&(var + eps)?.sqrt()?)?.to_dtype(xs.dtype())
 }
 
 /// See [`softmax`](crate::kernels::softmax()).
@@ -41,8 +43,18 @@ fn normalized(rows: &Tensor, eps: f64) -> Result<Tensor> {
 /// # Errors
 /// When candle refuses.
 pub fn softmax(xs: &Tensor, dim: usize) -> Result<Tensor> {
+    let (dtype, xs) = (xs.dtype(), wide(xs)?);
     let powers = xs.broadcast_sub(&xs.max_keepdim(dim)?.detach())?.exp()?;
-    powers.broadcast_div(&powers.sum_keepdim(dim)?)
+    powers.broadcast_div(&powers.sum_keepdim(dim)?)?.to_dtype(dtype)
+}
+
+/// `xs` divided by `1 − p` where `kept`, one number a place, is not 0, and 0 elsewhere; see [`dropout`](crate::kernels::dropout()).
+///
+/// # Errors
+/// When candle refuses.
+pub fn dropout(xs: &Tensor, kept: &[u8], p: f64) -> Result<Tensor> {
+    let scaled = if p < 1.0 { (xs / (1.0 - p))? } else { xs.clone() };
+    Tensor::from_slice(kept, xs.shape(), xs.device())?.where_cond(&scaled, &xs.zeros_like()?)
 }
 
 /// `xs` cut into as many planes as there are `factors`, each times its factor; see [`multiply`](crate::kernels::multiply()).

@@ -48,6 +48,10 @@ pub fn batch_norm(xs: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<N
     if count < 2 {
         bail!("batch_norm: wanted at least 2 numbers a channel to normalise by, found {count} (input {:?})", xs.dims())
     }
+    #[cfg(feature = "cudnn")]
+    if super::cuda::takes(xs) {
+        return super::cuda::batch_norm(xs, affine, eps);
+    }
     if !xs.device().is_cpu() {
         return composed::batch_norm(xs, affine, eps);
     }
@@ -72,6 +76,10 @@ pub fn batch_norm_running(xs: &Tensor, mean: &Tensor, var: &Tensor, affine: Opti
         if statistic.dims() != [c] {
             bail!("batch_norm: running {name}: wanted ({c}), found {:?}", statistic.dims())
         }
+    }
+    #[cfg(feature = "cudnn")]
+    if super::cuda::takes(xs) {
+        return super::cuda::batch_norm_running(xs, mean, var, affine, eps);
     }
     if !xs.device().is_cpu() {
         return composed::batch_norm_running(xs, mean, var, affine, eps);

@@ -1,0 +1,195 @@
+//! What a CUDA card computes is what the CPU computes: every kernel and whole networks, values and gradients.
+//!
+//! Distances are of norms: `‖card − CPU‖ / ‖CPU‖`. The CPU computes in `f64` what the card computes in `f64`, else in `f32`, from the
+//! numbers as the card's type rounds them. By default this build has no CUDA, and each test says that it skipped:
+//! `cargo test -p tests --features cudnn on_cuda` has.
+
+use candle::{DType, Device, Result, Tensor, Var};
+use datasets::Seed;
+use lab::device::{self, Want};
+use lab::exec::{self, Mode};
+use lab::graph::Graph;
+use lab::kernels::{self, Activation, Adam, Affine, Conv, Decay, Sgd};
+use lab::models::{mobilenet_v2, resnet};
+use lab::{Model, Params};
+
+use crate::computing::check_all;
+use crate::convolving::convolutions;
+use crate::differentiating::{CPU, Lie, fill, forward_backward, numbers};
+use crate::nets;
+
+/// The card, or `None` and a line that says why.
+fn card() -> Option<Device> {
+    device::pick(Want::Cuda).inspect_err(|error| eprintln!("skipped: {error}")).ok()
+}
+
+/// A type, how far apart sums of it may be, and how far apart convolutions: those of `f32` may round factors to TF32, whose unit
+/// is 2⁻¹¹ as that of `f16` is.
+const TYPES: [(DType, f64, f64); 4] =
+    [(DType::F64, 1e-12, 1e-12), (DType::F32, 1e-5, 1e-3), (DType::F16, 5e-3, 5e-3), (DType::BF16, 4e-2, 4e-2)];
+
+/// `‖found − wanted‖ / ‖wanted‖`.
+fn distance(found: &[f64], wanted: &[f64]) -> f64 {
+    assert_eq!(found.len(), wanted.len());
+    let square = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>();
+    let apart = square(&mut found.iter().zip(wanted).map(|(a, b)| a - b));
+    if apart == 0.0 { 0.0 } else { (apart / square(&mut wanted.iter().copied())).sqrt() }
+}
+
+/// The card agrees with the CPU in value and gradients, in every type; inputs lie as `lie` says.
+fn check(card: &Device, name: &str, shapes: &[&[usize]], f: &dyn Fn(&[Tensor]) -> Result<Tensor>, lie: Lie) {
+    for (dtype, sums, convolutions) in TYPES {
+        let tolerance = if name.starts_with("conv") { convolutions } else { sums };
+        let inputs: Vec<Tensor> = shapes.iter().zip(1..).map(|(shape, seed)| fill(seed, shape).to_dtype(dtype).unwrap()).collect();
+        let there: Vec<Tensor> = inputs.iter().map(|input| input.to_device(card).unwrap()).collect();
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        let here: Vec<Tensor> = inputs.iter().map(|input| input.to_dtype(wide).unwrap()).collect();
+        let found = forward_backward(f, &there, lie).unwrap_or_else(|error| panic!("{name} of {shapes:?} in {dtype:?}: {error}"));
+        let wanted = forward_backward(f, &here, Lie::Contiguous).unwrap();
+        assert_eq!(found.0.dims(), wanted.0.dims(), "{name} of {shapes:?} in {dtype:?}");
+        let off = distance(&numbers(&found.0), &numbers(&wanted.0));
+        assert!(off <= tolerance, "{name} of {shapes:?} in {dtype:?}: {off:e} from the CPU's");
+        for (which, (found, wanted)) in found.1.iter().zip(&wanted.1).enumerate() {
+            let off = distance(found, wanted);
+            assert!(off <= tolerance, "{name} of {shapes:?} in {dtype:?}: the gradient of input {which} is {off:e} from the CPU's");
+        }
+    }
+}
+
+#[test]
+fn every_kernel_computes_what_the_cpu_does() {
+    let Some(card) = &card() else { return };
+    check_all(|name, shapes, f| check(card, name, shapes, f, Lie::Contiguous));
+}
+
+#[test]
+fn convolutions_of_any_geometry_do() {
+    let Some(card) = &card() else { return };
+    for (xs, weight, conv) in convolutions() {
+        let bias = [weight[0]];
+        for lie in [Lie::Contiguous, Lie::Strided] {
+            check(card, "convolution", &[&xs, &weight, &bias], &|t| kernels::conv2d(&t[0], &t[1], Some(&t[2]), &conv), lie);
+        }
+    }
+}
+
+#[test]
+fn normalisations_do_in_either_mode() {
+    let Some(card) = &card() else { return };
+    for shape in [&[4, 6, 5, 7][..], &[33, 6]] {
+        for lie in [Lie::Contiguous, Lie::Strided] {
+            let of = |t: &[Tensor]| kernels::batch_norm(&t[0], Some(Affine { weight: &t[1], bias: &t[2] }), 1e-3);
+            check(card, "batch norm", &[shape, &[6], &[6]], &|t| Ok(of(t)?.ys), lie);
+            check(card, "batch norm, plain", &[shape], &|t| Ok(kernels::batch_norm(&t[0], None, 1e-3)?.ys), lie);
+            // Through which no gradient flows, so the input joins with a factor of 0.
+            let join = |statistic: Tensor, t: &[Tensor]| statistic + (t[1].clone() * 0.0)?;
+            check(card, "its mean", &[shape, &[6]], &|t| join((kernels::batch_norm(&t[0], None, 1e-3)?.mean + 1.0)?, t), lie);
+            check(card, "its variance", &[shape, &[6]], &|t| join(kernels::batch_norm(&t[0], None, 1e-3)?.var, t), lie);
+            let running = |t: &[Tensor]| {
+                let (mean, var) = (&t[3], (t[4].abs()? + 0.5)?);
+                kernels::batch_norm_running(&t[0], mean, &var, Some(Affine { weight: &t[1], bias: &t[2] }), 1e-3)
+            };
+            check(card, "running batch norm", &[shape, &[6], &[6], &[6], &[6]], &running, lie);
+        }
+    }
+}
+
+#[test]
+fn activations_and_the_rest_do() {
+    let Some(card) = &card() else { return };
+    use Activation::{Elu, HardSigmoid, HardSwish, Relu, Relu6, Sigmoid, Swish, Tanh};
+    for activation in [Relu, Relu6, Elu, Sigmoid, Tanh, Swish, HardSwish, HardSigmoid] {
+        check(card, activation.name(), &[&[3, 5, 7, 2]], &|t| kernels::activate(&(&t[0] * 8.0)?, activation), Lie::Strided);
+    }
+    check(card, "adaptive mean", &[&[2, 3, 7, 9]], &|t| kernels::adaptive_avg_pool2d(&t[0], (3, 4)), Lie::Strided);
+    check(card, "concat", &[&[2, 3, 4, 5], &[2, 1, 4, 5]], &|t| kernels::concat(&[&t[0], &t[1]]), Lie::Strided);
+    let soft = |t: &[Tensor]| kernels::soft_cross_entropy(&t[0], &kernels::softmax(&t[1], 1)?);
+    check(card, "soft targets", &[&[30, 10], &[30, 10]], &soft, Lie::Strided);
+    check(card, "dropout of samples", &[&[9, 4, 3]], &|t| kernels::dropout_samples(&t[0], 0.4, Seed(5)), Lie::Contiguous);
+    let pixels = Tensor::from_vec((0..=239).collect::<Vec<u8>>(), (2, 3, 8, 5), CPU).unwrap();
+    let of = |xs: &Tensor| numbers(&kernels::normalize_u8(xs, &[0.5, 0.4, 0.3], &[0.5, 0.25, 0.125]).unwrap());
+    assert!(distance(&of(&pixels.to_device(card).unwrap()), &of(&pixels)) < 1e-6);
+}
+
+#[test]
+fn optimisers_take_the_same_steps() {
+    let Some(card) = &card() else { return };
+    let sgd = Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1e-2 };
+    let adam = |decay| Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, decay };
+    let after = |device: &Device, step: &dyn Fn(&Var, &Tensor, [&Var; 2], usize) -> Result<()>| {
+        let on = |seed| Var::from_tensor(&fill(seed, &[7, 5]).to_dtype(DType::F32).unwrap().to_device(device).unwrap()).unwrap();
+        let (param, state) = (on(1), [on(2), on(3)]);
+        state.iter().for_each(|var| var.set(&var.zeros_like().unwrap()).unwrap());
+        (1..=3).for_each(|nth| step(&param, &on(3 + nth as u64), [&state[0], &state[1]], nth).unwrap());
+        numbers(&param)
+    };
+    let steps: [&dyn Fn(&Var, &Tensor, [&Var; 2], usize) -> Result<()>; 3] = [
+        &|param, grad, state, _| kernels::sgd_step(param, grad, state[0], &sgd),
+        &|param, grad, state, nth| kernels::adam_step(param, grad, state[0], state[1], nth, &adam(Decay::Gradient)),
+        &|param, grad, state, nth| kernels::adam_step(param, grad, state[0], state[1], nth, &adam(Decay::Parameter)),
+    ];
+    for (which, step) in steps.into_iter().enumerate() {
+        let off = distance(&after(card, step), &after(CPU, step));
+        assert!(off < 1e-6, "optimiser {which}: {off:e} from the CPU's");
+    }
+}
+
+/// The same input gives the same bits.
+#[test]
+fn convolution_and_batch_norm_repeat_themselves() {
+    let Some(card) = &card() else { return };
+    let inputs: Vec<Tensor> = [&[16, 32, 14, 14][..], &[48, 32, 3, 3], &[48], &[48]]
+        .into_iter()
+        .zip(1..)
+        .map(|(shape, seed)| fill(seed, shape).to_dtype(DType::F32).unwrap().to_device(card).unwrap())
+        .collect();
+    let layer = |t: &[Tensor]| {
+        let ys = kernels::conv2d(&t[0], &t[1], None, &Conv { padding: (1, 1), ..Conv::default() })?;
+        Ok(kernels::batch_norm(&ys, Some(Affine { weight: &t[2], bias: &t[3] }), 1e-5)?.ys)
+    };
+    let run = || forward_backward(&layer, &inputs, Lie::Contiguous).unwrap();
+    let ((ys, gradients), (again, gradients_again)) = (run(), run());
+    assert_eq!(numbers(&ys), numbers(&again));
+    assert_eq!(gradients, gradients_again);
+}
+
+/// Name by name: logits in both modes, what batch norm learned, and the gradient of every parameter.
+fn everything(model: &Model, params: &Params, xs: &Tensor) -> Vec<(String, Vec<f64>)> {
+    let graph: &Graph = &model.graph;
+    let logits = exec::forward(graph, params, xs, Mode::Eval).unwrap().value;
+    let trained = exec::forward(graph, params, xs, Mode::Train(Seed(7))).unwrap();
+    let labels: Vec<u32> = (0..xs.dims()[0] as u32).map(|i| i % 10).collect();
+    let labels = Tensor::from_vec(labels, xs.dims()[0], xs.device()).unwrap();
+    let gradients = kernels::cross_entropy(&trained.value, &labels, 0.1).unwrap().backward().unwrap();
+    let mut all = vec![("logits".to_owned(), numbers(&logits)), ("logits in training".to_owned(), numbers(&trained.value))];
+    for statistics in &trained.statistics {
+        let name = &graph.nodes[statistics.node.0].name;
+        all.push((format!("{name}: mean"), numbers(&statistics.mean)));
+        all.push((format!("{name}: variance"), numbers(&statistics.var)));
+    }
+    all.extend(params.trainable().map(|(parameter, var)| (parameter.name.clone(), numbers(gradients.get(var).unwrap()))));
+    all
+}
+
+/// In `f64`, by composed operations, a net agrees to rounding; in `f32`, through cuDNN and TF32, to what depth makes of 2⁻¹¹.
+#[test]
+fn whole_networks_do() {
+    let Some(card) = &card() else { return };
+    let graphs = [
+        resnet::Config::r18(10).cifar().graph().unwrap(),
+        mobilenet_v2::Config { dropout: 0.2, ..mobilenet_v2::Config::imagenet(0.35, 10).cifar() }.graph().unwrap(),
+    ];
+    for graph in graphs {
+        let (here, there) = (nets::drawn(graph.clone(), 3), nets::drawn_on(graph.clone(), 3, card));
+        let xs = nets::samples(&graph, 8);
+        for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 5e-2)] {
+            let xs = xs.to_dtype(dtype).unwrap();
+            let wanted = everything(&here, &here.params.to_dtype(dtype).unwrap(), &xs);
+            let found = everything(&there, &there.params.to_dtype(dtype).unwrap(), &xs.to_device(card).unwrap());
+            for ((name, found), (_, wanted)) in found.iter().zip(&wanted) {
+                let off = distance(found, wanted);
+                assert!(off <= tolerance, "{} in {dtype:?}: {name} is {off:e} from the CPU's", graph.name);
+            }
+        }
+    }
+}
