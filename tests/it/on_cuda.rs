@@ -111,19 +111,22 @@ fn activations_and_the_rest_do() {
     assert!(distance(&of(&pixels.to_device(card).unwrap()), &of(&pixels)) < 1e-6);
 }
 
+/// A parameter, its gradient, what is remembered, and the number of the step.
+type Step<'a> = &'a dyn Fn(&Var, &Tensor, [&Var; 2], usize) -> Result<()>;
+
 #[test]
 fn optimisers_take_the_same_steps() {
     let Some(card) = &card() else { return };
     let sgd = Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1e-2 };
     let adam = |decay| Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, decay };
-    let after = |device: &Device, step: &dyn Fn(&Var, &Tensor, [&Var; 2], usize) -> Result<()>| {
+    let after = |device: &Device, step: Step<'_>| {
         let on = |seed| Var::from_tensor(&fill(seed, &[7, 5]).to_dtype(DType::F32).unwrap().to_device(device).unwrap()).unwrap();
         let (param, state) = (on(1), [on(2), on(3)]);
         state.iter().for_each(|var| var.set(&var.zeros_like().unwrap()).unwrap());
         (1..=3).for_each(|nth| step(&param, &on(3 + nth as u64), [&state[0], &state[1]], nth).unwrap());
         numbers(&param)
     };
-    let steps: [&dyn Fn(&Var, &Tensor, [&Var; 2], usize) -> Result<()>; 3] = [
+    let steps: [Step<'_>; 3] = [
         &|param, grad, state, _| kernels::sgd_step(param, grad, state[0], &sgd),
         &|param, grad, state, nth| kernels::adam_step(param, grad, state[0], state[1], nth, &adam(Decay::Gradient)),
         &|param, grad, state, nth| kernels::adam_step(param, grad, state[0], state[1], nth, &adam(Decay::Parameter)),
