@@ -8,6 +8,9 @@
 use super::real::Real;
 use super::simd::{Kernel, Lanes};
 
+/// Numbers of the left matrix that are used for all columns before the next: a quarter of a megabyte of `f32`.
+const BLOCK: usize = 1 << 16;
+
 /// `dst (m, n) = lhs (m, k) · rhs (k, n)`, or added to what is there.
 pub(super) struct Product<'a, T> {
     /// Rows, columns, and the inner dimension.
@@ -30,17 +33,21 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
         let [m, n, k] = self.dims;
         let cols = 2 * L::N;
         assert!(self.lhs.len() >= m.next_multiple_of(ROWS) * k && self.rhs.len() >= n.next_multiple_of(cols) * k);
-        for right in (0..n).step_by(cols) {
-            for top in (0..m).step_by(ROWS) {
-                // SAFETY: the panels were just checked to be there; the result is the caller's promise.
-                unsafe {
-                    let sums = tile::<L, ROWS>(k, self.lhs.as_ptr().add(top * k), self.rhs.as_ptr().add(right * k));
-                    let dst = self.dst.add(top * self.row + right);
-                    let (rows, width) = (ROWS.min(m - top), cols.min(n - right));
-                    if rows == ROWS && width == cols {
-                        put(&sums, dst, self.row, self.add);
-                    } else {
-                        put_part(&sums, (rows, width), dst, self.row, self.add);
+        // As many rows at a time as stay in the second-level cache beside the columns.
+        let block = (BLOCK / k.max(1)).max(ROWS).next_multiple_of(ROWS);
+        for first in (0..m).step_by(block) {
+            for right in (0..n).step_by(cols) {
+                for top in (first..m.min(first + block)).step_by(ROWS) {
+                    // SAFETY: the panels were just checked to be there; the result is the caller's promise.
+                    unsafe {
+                        let sums = tile::<L, ROWS>(k, self.lhs.as_ptr().add(top * k), self.rhs.as_ptr().add(right * k));
+                        let dst = self.dst.add(top * self.row + right);
+                        let (rows, width) = (ROWS.min(m - top), cols.min(n - right));
+                        if rows == ROWS && width == cols {
+                            put(&sums, dst, self.row, self.add);
+                        } else {
+                            put_part(&sums, (rows, width), dst, self.row, self.add);
+                        }
                     }
                 }
             }

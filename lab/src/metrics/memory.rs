@@ -1,6 +1,6 @@
 //! How much memory a network needs, from its graph alone: by liveness, step by step, for inference and for a training step.
 //!
-//! Counted is what a run on the CPU holds, which this module plays through with the books of [`exec`](crate::exec) but without a number:
+//! Counted is what a run on the CPU holds, which this module plays through with the books of [`crate::exec`] but without a number:
 //! values until their last reader ran or, where a gradient is made from them ([`kept`](crate::exec::kept)), until it is; gradients,
 //! where they are not made in the memory of another; parameters, their gradients, and what the optimiser keeps; the batch; and what
 //! kernels take meanwhile. Batch norm is one with the sum and the activation behind it. Memory that is used again is never more than
