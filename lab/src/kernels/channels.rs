@@ -58,22 +58,10 @@ impl CustomOp1 for Pick {
     }
 
     fn cpu_fwd(&self, xs: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (dims, picked) = (xl.dims(), self.0.len());
-        let (n, c, area) = (dims[0], dims[1], dims[2..].iter().product::<usize>());
+        let (dims, sources) = (xl.dims(), self.0.iter().map(|&channel| (0, channel)).collect::<Vec<Source>>());
         for_real!("pick", xs, T => {
-            let xs = numbers::<T>("pick", xs, xl)?;
-            let mut ys = vec![0.0; n * picked * area];
-            let samples = per_task(picked * area);
-            let work = ys.len();
-            each_part(&mut ys, samples * picked * area, work, |part, ys| {
-                for (nth, ys) in ys.chunks_exact_mut(picked * area).enumerate() {
-                    let xs = &xs[(part * samples + nth) * c * area..][..c * area];
-                    for (y, &channel) in ys.chunks_exact_mut(area).zip(&self.0) {
-                        y.copy_from_slice(&xs[channel * area..(channel + 1) * area]);
-                    }
-                }
-            });
-            Ok((T::to_cpu_storage_owned(ys), with_channels(dims, picked)))
+            let ys = choose::<T>(&[(numbers("pick", xs, xl)?, dims[1])], &sources, dims);
+            Ok((T::to_cpu_storage_owned(ys), with_channels(dims, sources.len())))
         })
     }
 
@@ -94,21 +82,10 @@ impl CustomOp1 for PickBackward<'_> {
     }
 
     fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (dims, c) = (gl.dims(), self.c);
-        let (n, picked, area) = (dims[0], dims[1], dims[2..].iter().product::<usize>());
+        let pairs: Vec<(usize, usize)> = self.channels.iter().copied().enumerate().collect();
         for_real!("pick", grad, T => {
-            let grad = numbers::<T>("pick", grad, gl)?;
-            let mut dxs = vec![0.0; n * c * area];
-            let samples = per_task(picked.max(c) * area);
-            each_part(&mut dxs, samples * c * area, grad.len(), |part, dxs| {
-                for (nth, dxs) in dxs.chunks_exact_mut(c * area).enumerate() {
-                    let grad = &grad[(part * samples + nth) * picked * area..][..picked * area];
-                    for (grad, &channel) in grad.chunks_exact(area).zip(self.channels) {
-                        dxs[channel * area..(channel + 1) * area].iter_mut().zip(grad).for_each(|(dx, &grad)| *dx += grad);
-                    }
-                }
-            });
-            Ok((T::to_cpu_storage_owned(dxs), with_channels(dims, c)))
+            let dxs = give_back::<T>(numbers("pick", grad, gl)?, gl.dims(), self.c, &pairs);
+            Ok((T::to_cpu_storage_owned(dxs), with_channels(gl.dims(), self.c)))
         })
     }
 }
@@ -119,22 +96,13 @@ pub(crate) type Source = (usize, usize);
 /// Channels chosen from several inputs at once, `(n, c, ..)` each: [`pick`] of [`concat`] without the join.
 pub(crate) fn pick_from(inputs: &[&Tensor], sources: &[Source]) -> Result<Tensor> {
     for_dtype!(inputs[0].dtype(), "pick", T => {
-        let (guards, (n, area)) = (locked(inputs), (inputs[0].dims()[0], inputs[0].dims()[2..].iter().product::<usize>()));
-        let slices: Vec<&[T]> = guards.iter().map(|(storage, layout)| on_cpu("pick", storage, layout)).collect::<Result<_>>()?;
-        let widths: Vec<usize> = inputs.iter().map(|xs| xs.dims()[1] * area).collect();
-        let row = sources.len() * area;
-        let mut ys = fresh::<T>(n * row);
-        let samples = per_task(row);
-        each_part(&mut ys, samples * row, n * row, |part, ys| {
-            for (nth, ys) in ys.chunks_exact_mut(row).enumerate() {
-                let sample = part * samples + nth;
-                for (y, &(input, channel)) in ys.chunks_exact_mut(area).zip(sources) {
-                    let at = sample * widths[input] + channel * area;
-                    y.copy_from_slice(&slices[input][at..at + area]);
-                }
-            }
-        });
-        Tensor::from_vec(ys, with_channels(inputs[0].dims(), sources.len()), inputs[0].device())
+        let guards = locked(inputs);
+        let mut operands: Vec<(&[T], usize)> = Vec::with_capacity(inputs.len());
+        for ((storage, layout), xs) in guards.iter().zip(inputs) {
+            operands.push((on_cpu("pick", storage, layout)?, xs.dims()[1]));
+        }
+        let dims = inputs[0].dims();
+        Tensor::from_vec(choose(&operands, sources, dims), with_channels(dims, sources.len()), inputs[0].device())
     })
 }
 
@@ -142,21 +110,44 @@ pub(crate) fn pick_from(inputs: &[&Tensor], sources: &[Source]) -> Result<Tensor
 pub(crate) fn pick_from_backward(grad: &Tensor, channels: usize, pairs: &[(usize, usize)]) -> Result<Tensor> {
     for_dtype!(grad.dtype(), "pick", T => {
         let (storage, layout) = grad.storage_and_layout();
-        let (grad_of, dims) = (on_cpu::<T>("pick", &storage, layout)?, grad.dims());
-        let (n, picked, area) = (dims[0], dims[1], dims[2..].iter().product::<usize>());
-        let mut dxs = fresh::<T>(n * channels * area);
-        let samples = per_task((channels + pairs.len()) * area);
-        each_part(&mut dxs, samples * channels * area, n * (channels + pairs.len()) * area, |part, dxs| {
-            for (nth, dxs) in dxs.chunks_exact_mut(channels * area).enumerate() {
-                let grad = &grad_of[(part * samples + nth) * picked * area..][..picked * area];
-                dxs.fill(T::ZERO);
-                for &(from, to) in pairs {
-                    dxs[to * area..(to + 1) * area].iter_mut().zip(&grad[from * area..]).for_each(|(dx, &grad)| *dx += grad);
-                }
-            }
-        });
-        Tensor::from_vec(dxs, with_channels(dims, channels), grad.device())
+        let dxs = give_back::<T>(on_cpu("pick", &storage, layout)?, grad.dims(), channels, pairs);
+        Tensor::from_vec(dxs, with_channels(grad.dims(), channels), grad.device())
     })
+}
+
+/// Copies channels out of inputs, each with its number of channels; `dims` are one input's.
+fn choose<T: Real>(inputs: &[(&[T], usize)], sources: &[Source], dims: &[usize]) -> Vec<T> {
+    let (n, area) = (dims[0], dims[2..].iter().product::<usize>());
+    let row = sources.len() * area;
+    let mut ys = fresh(n * row);
+    let samples = per_task(row);
+    each_part(&mut ys, samples * row, n * row, |part, ys| {
+        for (nth, ys) in ys.chunks_exact_mut(row).enumerate() {
+            for (y, &(input, channel)) in ys.chunks_exact_mut(area).zip(sources) {
+                let (xs, channels) = inputs[input];
+                let at = ((part * samples + nth) * channels + channel) * area;
+                y.copy_from_slice(&xs[at..at + area]);
+            }
+        }
+    });
+    ys
+}
+
+/// Sums each channel's gradient over the places it was put: `pairs` are (place, channel), `dims` the gradient's.
+fn give_back<T: Real>(grad: &[T], dims: &[usize], channels: usize, pairs: &[(usize, usize)]) -> Vec<T> {
+    let (n, picked, area) = (dims[0], dims[1], dims[2..].iter().product::<usize>());
+    let mut dxs = fresh(n * channels * area);
+    let samples = per_task((channels + pairs.len()) * area);
+    each_part(&mut dxs, samples * channels * area, n * (channels + pairs.len()) * area, |part, dxs| {
+        for (nth, dxs) in dxs.chunks_exact_mut(channels * area).enumerate() {
+            let grad = &grad[(part * samples + nth) * picked * area..][..picked * area];
+            dxs.fill(T::ZERO);
+            for &(from, to) in pairs {
+                dxs[to * area..(to + 1) * area].iter_mut().zip(&grad[from * area..]).for_each(|(dx, &grad)| *dx += grad);
+            }
+        }
+    });
+    dxs
 }
 
 fn locked<'t>(tensors: &[&'t Tensor]) -> Vec<(impl Deref<Target = Storage> + 't, &'t Layout)> {

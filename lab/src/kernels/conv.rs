@@ -11,7 +11,7 @@ use candle::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, Wi
 use super::buffers::fresh;
 #[cfg(feature = "cudnn")]
 use super::cuda;
-use super::norm::ChannelSum;
+use super::norm::bias_backward;
 use super::real::{Real, check_alike, for_real, numbers};
 use super::{composed, conv_depthwise, conv_gather, conv_winograd};
 
@@ -290,7 +290,7 @@ impl CustomOp3 for Conv2d {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dxs, dweight) = self.backward(xs, weight, grad)?;
-        let dbias = bias.track_op().then(|| grad.contiguous()?.apply_op1_no_bwd(&ChannelSum)).transpose()?;
+        let dbias = bias.track_op().then(|| bias_backward(&grad.contiguous()?)).transpose()?;
         Ok((dxs, dweight, dbias))
     }
 }

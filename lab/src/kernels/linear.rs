@@ -4,7 +4,7 @@ use candle::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, ba
 
 use super::buffers::fresh;
 use super::composed;
-use super::norm::ChannelSum;
+use super::norm::bias_backward;
 use super::real::{Matrix, Real, check_alike, for_real, numbers, product_parallel};
 
 /// `xs (n, d)`, weight `(o, d)` and bias `(o)` to `(n, o)`.
@@ -119,7 +119,7 @@ impl CustomOp3 for Linear {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dxs, dweight) = backward(xs, weight, grad)?;
-        let dbias = bias.track_op().then(|| grad.contiguous()?.apply_op1_no_bwd(&ChannelSum)).transpose()?;
+        let dbias = bias.track_op().then(|| bias_backward(&grad.contiguous()?)).transpose()?;
         Ok((dxs, dweight, dbias))
     }
 }

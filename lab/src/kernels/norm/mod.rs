@@ -13,7 +13,6 @@ use super::real::{check_alike, for_real, numbers, planes};
 use passes::{Moments, MomentsOf, lines, map};
 
 pub(crate) use layer::{Layer, Saved, fuses, layer_backward, layer_forward, layer_running};
-pub(super) use passes::ChannelSum;
 pub(crate) use passes::bias_backward;
 
 /// What follows the normalisation: `weight · x + bias`, both `(c)`.

@@ -88,7 +88,7 @@ pub(crate) fn bias_backward(grad: &Tensor) -> Result<Tensor> {
 }
 
 /// The sum over everything but the channel: `(n, c, h, w)` or `(n, c)` to `(c)`; the gradient of a bias.
-pub(in crate::kernels) struct ChannelSum;
+struct ChannelSum;
 
 impl CustomOp1 for ChannelSum {
     fn name(&self) -> &'static str {
