@@ -18,7 +18,9 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub(crate) fn find() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace").to_owned();
+        // As `cargo run` says it: where several clones share a target folder, this program may have been compiled in another.
+        let here = std::env::var_os("CARGO_MANIFEST_DIR").context("wanted `cargo xtask`, found no CARGO_MANIFEST_DIR")?;
+        let root = Path::new(&here).parent().expect("xtask is a folder of the workspace").to_owned();
         let mut cargo = cargo(&root);
         let output =
             cargo.args(["metadata", "--format-version=1", "--no-deps"]).stderr(Stdio::inherit()).output().context("start cargo")?;
