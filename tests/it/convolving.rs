@@ -77,7 +77,13 @@ fn large_convolutions_agree_with_candles_own() {
         ([130, 9, 1, 1], [7, 9, 1, 1], Conv::default()),
         ([3, 130, 12, 12], [260, 130, 1, 1], Conv::default()),
         ([2, 64, 20, 20], [64, 32, 3, 3], Conv { groups: 2, ..conv }),
+        ([3, 9, 7, 7], [12, 9, 1, 1], Conv::default()),
+        ([3, 9, 8, 8], [14, 9, 1, 1], Conv::default()),
+        // Depthwise: large pictures, then small ones in more channels than a vector has lanes.
         ([3, 33, 30, 31], [33, 1, 3, 3], Conv { groups: 33, ..conv }),
+        ([2, 3, 41, 40], [6, 1, 5, 3], Conv { groups: 3, stride: (2, 1), padding: (2, 1), dilation: (1, 2) }),
+        ([3, 35, 7, 6], [70, 1, 3, 3], Conv { groups: 35, stride: (2, 2), ..conv }),
+        ([2, 17, 2, 2], [17, 1, 5, 5], Conv { groups: 17, padding: (2, 2), ..conv }),
         // By Winograd's tiles of 4×4: with remainders of rows, columns, tiles and channels, any padding, few tiles and many.
         ([2, 64, 20, 19], [24, 64, 3, 3], conv),
         ([3, 9, 7, 5], [17, 9, 3, 3], conv),

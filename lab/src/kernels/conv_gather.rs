@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::buffers::{fresh, lend};
 use super::conv::Geometry;
-use super::panels::Product;
+use super::panels::{Dots, Product, Rows};
 use super::real::{Real, Shared};
 use super::simd::{Kernel, Lanes, dispatch, shape};
 
@@ -192,14 +192,13 @@ impl<T: Real> Kernel<T> for Columns<'_, T> {
         for c in 0..grid.seen.1 {
             for (nth, &tap) in grid.taps.iter().enumerate() {
                 let (channel, inner) = (self.group * grid.seen.1 + c, c * grid.taps.len() + nth);
-                if let Some(line) = grid.line(tap, channel, &self.block, self.xs) {
-                    for (panel, line) in line.chunks_exact(cols).enumerate() {
-                        let at = (panel * depth + inner) * cols;
-                        self.panels[at..at + cols].copy_from_slice(line);
+                let line = match grid.line(tap, channel, &self.block, self.xs) {
+                    Some(line) => line,
+                    None => {
+                        grid.gather(tap, channel, &self.block, self.xs, line);
+                        &*line
                     }
-                    continue;
-                }
-                grid.gather(tap, channel, &self.block, self.xs, line);
+                };
                 for (panel, line) in line.chunks_exact(cols).enumerate() {
                     let at = (panel * depth + inner) * cols;
                     self.panels[at..at + cols].copy_from_slice(line);
@@ -209,95 +208,73 @@ impl<T: Real> Kernel<T> for Columns<'_, T> {
     }
 }
 
-/// Puts rows `(count, length)` side by side into panels `(rows / width, length, width)`. Rows that are not there become copies of the
-/// last; what is made of them is not read.
-struct Turn<'a, T> {
-    rows: &'a [T],
-    count: usize,
-    length: usize,
-    width: usize,
-    panels: &'a mut [T],
+/// A weight as one direction sees it: how far apart made channels lie, and seen ones; the taps of a pair are neighbours.
+#[derive(Clone, Copy)]
+struct Weight<'a, T> {
+    numbers: &'a [T],
+    /// From one group to the next, from one made channel, from one seen channel.
+    group: usize,
+    made: usize,
+    seen: usize,
 }
 
-impl<T: Real> Kernel<T> for Turn<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
-        let Self { rows, count, length, width, panels } = self;
-        assert!(rows.len() >= count * length && count > 0);
-        let whole = length - length % 4;
-        let (mut starts, mut lanes) = ([0; 16], [T::zero(); 16]);
-        for first in (0..panels.len() / length).step_by(L::N) {
-            for (lane, start) in starts.iter_mut().enumerate() {
-                *start = (first + lane).min(count - 1) * length;
-            }
-            let piece = width.min(L::N);
-            let mut put = |col: usize, lanes: &[T; 16]| {
-                for (nth, lanes) in lanes[..L::N].chunks_exact(piece).enumerate() {
-                    let row = first + nth * piece;
-                    let at = (row / width * length + col) * width + row % width;
-                    if let Some(panel) = panels.get_mut(at..at + piece) {
-                        panel.copy_from_slice(lanes);
-                    }
-                }
-            };
-            for col in (0..whole).step_by(4) {
-                // SAFETY: each row has four numbers from here on.
-                let columns = unsafe { L::columns(rows.as_ptr().add(col), &starts) };
-                for (nth, column) in columns.into_iter().enumerate() {
-                    // SAFETY: there is room for the longest vector.
-                    unsafe { column.store(lanes.as_mut_ptr()) };
-                    put(col + nth, &lanes);
+impl<T: Real> Weight<'_, T> {
+    /// In panels `(made / rows, depth, rows)`, group after group.
+    fn panels(&self, grid: &Grid, groups: usize) -> Vec<T> {
+        let (rows, depth, made) = (shape::<T>().rows, grid.depth(), grid.made.1);
+        let padded = made.next_multiple_of(rows);
+        let mut panels = vec![T::zero(); groups * padded * depth];
+        panels.par_chunks_mut((rows * depth).max(1)).enumerate().for_each(|(panel, to)| {
+            let (group, first) = (panel / (padded / rows), panel % (padded / rows) * rows);
+            let own = &self.numbers[group * self.group + first * self.made..];
+            let places = (0..grid.seen.1).flat_map(|seen| grid.taps.iter().map(move |tap| seen * self.seen + tap.number));
+            for (to, place) in to.chunks_exact_mut(rows).zip(places) {
+                for (row, to) in to[..rows.min(made - first)].iter_mut().enumerate() {
+                    *to = own[place + row * self.made];
                 }
             }
-            for col in whole..length {
-                for lane in 0..L::N {
-                    lanes[lane] = rows[starts[lane] + col];
-                }
-                put(col, &lanes);
-            }
-        }
+        });
+        panels
     }
 }
 
-/// Runs one direction: `(made channels, depth)` weights, given by `weight(group, made, seen, tap)`, times gathered columns.
-fn run<T: Real>(
-    grid: &Grid,
-    groups: usize,
-    xs: &[T],
-    weight: impl Fn(usize, usize, usize, usize) -> T + Sync,
-    bias: Option<&[T]>,
-    ys: &mut [T],
-) {
+/// Runs one direction: `(made channels, depth)` weights times gathered columns.
+fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: Weight<T>, bias: Option<&[T]>, ys: &mut [T]) {
     let (simd, depth, made) = (shape::<T>(), grid.depth(), grid.made.1);
     let cols = 2 * simd.lanes;
     let padded = made.next_multiple_of(simd.rows);
-    // The weight in panels: (made / rows, depth, rows), group after group.
-    let mut panels = vec![T::zero(); groups * padded * depth];
-    panels.par_chunks_mut((simd.rows * depth).max(1)).enumerate().for_each(|(panel, to)| {
-        let (group, first) = (panel / (padded / simd.rows), panel % (padded / simd.rows) * simd.rows);
-        for row in 0..simd.rows.min(made - first) {
-            for seen in 0..grid.seen.1 {
-                for (nth, tap) in grid.taps.iter().enumerate() {
-                    to[(seen * grid.taps.len() + nth) * simd.rows + row] = weight(group, first + row, seen, tap.number);
-                }
-            }
-        }
-    });
-    let block = (COLUMNS / depth.max(1)).clamp(2 * cols, 16 * cols) / cols * cols;
-    let blocks = grid.positions().div_ceil(block);
+    let panels = weight.panels(grid, groups);
+    let area = grid.rows * grid.cols;
+    // Where little of a picture's last panel is empty, a task keeps to one picture, and its results are written where they belong.
+    let direct = grid.apart == (1, 1) && area.next_multiple_of(cols) <= area + area / 8;
+    let (pieces, length) = if direct { (grid.samples, area) } else { (1, grid.positions()) };
+    let most = (COLUMNS / depth.max(1)).clamp(2 * cols, 16 * cols);
+    let block = length.div_ceil(length.div_ceil(most)).next_multiple_of(cols);
+    let blocks = length.div_ceil(block);
     let shared = Shared(ys.as_mut_ptr());
     let one = |task: usize, scratch: &mut [T]| {
         let (at, group) = (task / groups, task % groups);
         let (line, scratch) = scratch.split_at_mut(block);
-        let block = at * block..((at + 1) * block).min(grid.positions());
+        let start = at / blocks * length;
+        let block = start + at % blocks * block..start + (at % blocks * block + block).min(length);
         let width = block.len().next_multiple_of(cols);
         let (columns, results) = scratch.split_at_mut(depth * width);
         dispatch::<T, _>(Columns { grid, group, block: block.clone(), xs, line, panels: columns });
         let lhs = &panels[group * padded * depth..(group + 1) * padded * depth];
-        dispatch::<T, _>(Product { dims: [made, width, depth], lhs, rhs: columns, dst: results.as_mut_ptr(), row: width, add: false });
         let (channels, _, h, w) = grid.made;
+        if direct {
+            let start = (at / blocks * channels + group * made) * area + block.start - start;
+            // SAFETY: these channels of this piece of a picture are this task's alone.
+            let dst = unsafe { shared.offset(start) };
+            dispatch::<T, _>(Product { dims: [made, block.len(), depth], lhs, rhs: columns, dst, row: area, add: false });
+            for (nth, &bias) in bias.iter().flat_map(|bias| bias[group * made..(group + 1) * made].iter().enumerate()) {
+                // SAFETY: as above.
+                let ys = unsafe { shared.slice(start + nth * area, block.len()) };
+                ys.iter_mut().for_each(|y| *y += bias);
+            }
+            return;
+        }
+        dispatch::<T, _>(Product { dims: [made, width, depth], lhs, rhs: columns, dst: results.as_mut_ptr(), row: width, add: false });
         grid.each_piece(&block, |sample, row, cols, at| {
             for nth in 0..made {
                 let channel = group * made + nth;
@@ -315,86 +292,87 @@ fn run<T: Real>(
             }
         });
     };
-    (0..blocks * groups).into_par_iter().for_each(|task| lend(block * (1 + depth + made), |scratch| one(task, scratch)));
+    (0..pieces * blocks * groups).into_par_iter().for_each(|task| lend(block * (1 + depth + made), |scratch| one(task, scratch)));
 }
 
 /// `ys (n, o, oh, ow)`.
 pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>, ys: &mut [T]) {
-    let at = |group: usize, o: usize, c: usize, tap: usize| weight[((group * g.o_group + o) * g.c_group + c) * g.taps() + tap];
-    run(&Grid::forward(g), g.conv.groups, xs, at, bias, ys);
+    let of_made = g.c_group * g.taps();
+    let weight = Weight { numbers: weight, group: g.o_group * of_made, made: of_made, seen: g.taps() };
+    run(&Grid::forward(g), g.conv.groups, xs, weight, bias, ys);
 }
 
 /// The gradient of the input `(n, c, h, w)`.
 pub(super) fn backward_data<T: Real>(g: &Geometry, grad: &[T], weight: &[T], dxs: &mut [T]) {
-    let at = |group: usize, c: usize, o: usize, tap: usize| weight[((group * g.o_group + o) * g.c_group + c) * g.taps() + tap];
+    let of_seen = g.c_group * g.taps();
+    let weight = Weight { numbers: weight, group: g.o_group * of_seen, made: g.taps(), seen: of_seen };
     for grid in Grid::backward(g) {
-        run(&grid, g.conv.groups, grad, at, None, dxs);
+        run(&grid, g.conv.groups, grad, weight, None, dxs);
     }
 }
 
-/// The gradient of the weight `(o, c / groups, kh, kw)`.
+/// The gradient of the weight `(o, c / groups, kh, kw)`: products of a row of gradients and a row of what they saw, along positions.
 pub(super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweight: &mut [T]) {
-    let (simd, grid) = (shape::<T>(), Grid::forward(g));
-    let (cols, depth) = (2 * simd.lanes, grid.depth());
-    let (row, rows) = (depth.next_multiple_of(cols), g.o_group.next_multiple_of(simd.rows));
-    let positions = grid.positions();
-    let length = (COLUMNS / row).clamp(64, 512) / 8 * 8;
+    let (lanes, grid) = (shape::<T>().lanes, Grid::forward(g));
+    let (depth, area) = (grid.depth(), g.area_out());
+    // Where a position sees itself, rows are read where they lie, a picture at a time; else gathered.
+    let direct = grid.rows == 1 && grid.seen.3 == grid.cols && area.is_multiple_of(lanes);
+    let unit = if direct { area } else { 1 };
+    let units = grid.positions() / unit;
+    let length = ((if direct { 4 } else { 1 } * COLUMNS / depth).clamp(16 * lanes, 256 * lanes) / unit).max(1);
     // A part sums some of the positions for some of the columns; how many there are depends on sizes alone.
-    let parts = ((1 << 21) / (rows * row)).clamp(1, 8).min(positions.div_ceil(length));
-    let splits = 4usize.div_ceil(parts * g.conv.groups).min(row / cols);
-    let per_split = (row / cols).div_ceil(splits) * cols;
+    let parts = ((1 << 21) / (g.o_group * depth)).clamp(1, 8).min(units.div_ceil(length));
+    let splits = 4usize.div_ceil(parts * g.conv.groups).min(depth);
+    let per_split = depth.div_ceil(splits);
     let one = |task: usize, scratch: &mut [T]| {
         let (group, part, split) = (task / splits / parts, task / splits % parts, task % splits);
-        let own = split * per_split..((split + 1) * per_split).min(row);
-        let mut sums = fresh(rows * per_split);
-        let (lines, scratch) = scratch.split_at_mut(cols * length);
-        let (columns, gradients) = scratch.split_at_mut(per_split * length);
-        let (start, end) = (part * positions / parts, (part + 1) * positions / parts);
-        for first in (start..end).step_by(length) {
-            if own.is_empty() {
-                break;
+        let own = split * per_split..((split + 1) * per_split).min(depth);
+        let mut sums = fresh(g.o_group * own.len());
+        for first in (part * units / parts..(part + 1) * units / parts).step_by(length) {
+            let block = first..(first + length).min((part + 1) * units / parts);
+            let add = first > part * units / parts;
+            let dst = sums.as_mut_slice();
+            if direct {
+                let pieces: Vec<[usize; 2]> = block.map(|sample| [sample * g.o * area, sample * g.c * area]).collect();
+                let one = Rows { numbers: &grad[group * g.o_group * area..], count: g.o_group, row: area };
+                let other = Rows { numbers: &xs[(group * g.c_group + own.start) * area..], count: own.len(), row: area };
+                dispatch::<T, _>(Dots { one, other, pieces: &pieces, length: area, dst, add });
+                continue;
             }
-            let block = first..(first + length).min(end);
-            let length = block.len();
-            for panel in (0..own.len()).step_by(cols) {
-                let count = cols.min(depth.saturating_sub(own.start + panel));
-                if count == 0 {
-                    break;
-                }
-                for nth in 0..count {
-                    let inner = own.start + panel + nth;
-                    let (c, tap) = (inner / grid.taps.len(), grid.taps[inner % grid.taps.len()]);
-                    grid.gather(tap, group * g.c_group + c, &block, xs, &mut lines[nth * length..(nth + 1) * length]);
-                }
-                let panels = &mut columns[panel * length..(panel + cols) * length];
-                dispatch::<T, _>(Turn { rows: lines, count, length, width: cols, panels });
+            let row = block.len().next_multiple_of(lanes);
+            let (columns, gradients) = scratch.split_at_mut(own.len() * row);
+            for (inner, line) in own.clone().zip(columns.chunks_exact_mut(row)) {
+                let (c, tap) = (inner / grid.taps.len(), grid.taps[inner % grid.taps.len()]);
+                grid.gather(tap, group * g.c_group + c, &block, xs, line);
+                line[block.len()..].fill(T::zero());
             }
-            let lot = simd.lanes.max(simd.rows);
-            for first in (0..rows).step_by(lot) {
-                let count = lot.min(g.o_group - first.min(g.o_group - 1));
-                grid.each_run(&block, |sample, row, cols, at| {
-                    for nth in 0..count {
-                        let from = ((sample * g.o + group * g.o_group + first + nth) * g.oh + row) * g.ow + cols.start;
-                        lines[nth * length + at..][..cols.len()].copy_from_slice(&grad[from..from + cols.len()]);
-                    }
+            for (nth, line) in gradients.chunks_exact_mut(row).take(g.o_group).enumerate() {
+                grid.each_piece(&block, |sample, row, cols, at| {
+                    let from = (sample * g.o + group * g.o_group + nth) * area + row * g.ow + cols.start;
+                    line[at..at + cols.len()].copy_from_slice(&grad[from..from + cols.len()]);
                 });
-                let panels = &mut gradients[first * length..(first + lot).min(rows) * length];
-                dispatch::<T, _>(Turn { rows: lines, count, length, width: simd.rows, panels });
+                line[block.len()..].fill(T::zero());
             }
-            let dims = [rows, own.len(), length];
-            dispatch::<T, _>(Product { dims, lhs: gradients, rhs: columns, dst: sums.as_mut_ptr(), row: per_split, add: first > start });
+            let one = Rows { numbers: gradients, count: g.o_group, row };
+            let other = Rows { numbers: columns, count: own.len(), row };
+            dispatch::<T, _>(Dots { one, other, pieces: &[[0, 0]], length: row, dst, add });
         }
         sums
     };
-    let scratch = (cols + per_split + rows) * length;
+    let scratch = if direct { 0 } else { (per_split + g.o_group) * length.next_multiple_of(lanes) };
     let tasks = (0..g.conv.groups * parts * splits).into_par_iter();
     let sums: Vec<Vec<T>> = tasks.map(|task| lend(scratch, |scratch| one(task, scratch))).collect();
     for (o, dweight) in dweight.chunks_exact_mut(depth).enumerate() {
         let (group, nth) = (o / g.o_group, o % g.o_group);
-        for (inner, dw) in dweight.iter_mut().enumerate() {
-            let (split, col) = (inner / per_split, inner % per_split);
-            let part = |part: usize| sums[(group * parts + part) * splits + split][nth * per_split + col];
-            *dw = (1..parts).fold(part(0), |sum, at| sum + part(at));
+        for (split, dweight) in dweight.chunks_mut(per_split).enumerate() {
+            for part in 0..parts {
+                let own = &sums[(group * parts + part) * splits + split][nth * dweight.len()..][..dweight.len()];
+                if part == 0 {
+                    dweight.copy_from_slice(own);
+                } else {
+                    dweight.iter_mut().zip(own).for_each(|(dw, &sum)| *dw += sum);
+                }
+            }
         }
     }
 }

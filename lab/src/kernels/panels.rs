@@ -1,4 +1,4 @@
-//! Matrix products of operands that are already packed into panels.
+//! Matrix products of operands that lie as the innermost loop reads them.
 //!
 //! A product's left matrix lies in panels of `ROWS` rows, its right matrix in panels of two vectors of columns; within a panel the
 //! inner index comes first, so that the innermost loop reads both one after the other. Whoever makes an operand (a gather of pixels, a
@@ -7,9 +7,6 @@
 
 use super::real::Real;
 use super::simd::{Kernel, Lanes};
-
-/// Numbers of the left matrix that are used for all columns before the next: a quarter of a megabyte of `f32`.
-const BLOCK: usize = 1 << 16;
 
 /// `dst (m, n) = lhs (m, k) · rhs (k, n)`, or added to what is there.
 pub(super) struct Product<'a, T> {
@@ -33,21 +30,18 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
         let [m, n, k] = self.dims;
         let cols = 2 * L::N;
         assert!(self.lhs.len() >= m.next_multiple_of(ROWS) * k && self.rhs.len() >= n.next_multiple_of(cols) * k);
-        // As many rows at a time as stay in the second-level cache beside the columns.
-        let block = (BLOCK / k.max(1)).max(ROWS).next_multiple_of(ROWS);
-        for first in (0..m).step_by(block) {
+        // A panel of rows meets all columns before the next: the result is then written in few long lines, which memory is quicker at.
+        for top in (0..m).step_by(ROWS) {
             for right in (0..n).step_by(cols) {
-                for top in (first..m.min(first + block)).step_by(ROWS) {
-                    // SAFETY: the panels were just checked to be there; the result is the caller's promise.
-                    unsafe {
-                        let sums = tile::<L, ROWS>(k, self.lhs.as_ptr().add(top * k), self.rhs.as_ptr().add(right * k));
-                        let dst = self.dst.add(top * self.row + right);
-                        let (rows, width) = (ROWS.min(m - top), cols.min(n - right));
-                        if rows == ROWS && width == cols {
-                            put(&sums, dst, self.row, self.add);
-                        } else {
-                            put_part(&sums, (rows, width), dst, self.row, self.add);
-                        }
+                // SAFETY: the panels were just checked to be there; the result is the caller's promise.
+                unsafe {
+                    let sums = tile::<L, ROWS>(k, self.lhs.as_ptr().add(top * k), self.rhs.as_ptr().add(right * k));
+                    let dst = self.dst.add(top * self.row + right);
+                    let (rows, width) = (ROWS.min(m - top), cols.min(n - right));
+                    if rows == ROWS && width == cols {
+                        put(&sums, dst, self.row, self.add);
+                    } else {
+                        put_part(&sums, (rows, width), dst, self.row, self.add);
                     }
                 }
             }
@@ -107,6 +101,94 @@ unsafe fn put_part<L: Lanes, const ROWS: usize>(
             let dst = std::slice::from_raw_parts_mut(dst.add(at * row), width);
             for (dst, &sum) in dst.iter_mut().zip(sums) {
                 *dst = if add { *dst + sum } else { sum };
+            }
+        }
+    }
+}
+
+/// Rows of numbers, `row` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a, T> {
+    pub(super) numbers: &'a [T],
+    pub(super) count: usize,
+    pub(super) row: usize,
+}
+
+impl<T: Real> Rows<'_, T> {
+    /// Where `R` rows from `first` on begin; behind the last, the last once more.
+    #[inline(always)]
+    fn starts<const R: usize>(&self, first: usize) -> [*const T; R] {
+        let mut starts = [self.numbers.as_ptr(); R];
+        for (nth, start) in starts.iter_mut().enumerate() {
+            *start = self.numbers[(first + nth).min(self.count - 1) * self.row..].as_ptr();
+        }
+        starts
+    }
+}
+
+/// `dst (m, n)`, every row of one with every row of the other, is the sum of products along the rows, or that is added to what is there.
+///
+/// Nothing is packed: vectors run along the rows, and are summed up at the end.
+pub(super) struct Dots<'a, T> {
+    pub(super) one: Rows<'a, T>,
+    pub(super) other: Rows<'a, T>,
+    /// The pieces that rows consist of: where they begin in one and in the other.
+    pub(super) pieces: &'a [[usize; 2]],
+    /// Numbers of a piece: whole vectors.
+    pub(super) length: usize,
+    pub(super) dst: &'a mut [T],
+    pub(super) add: bool,
+}
+
+impl<T: Real> Kernel<T> for Dots<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
+        // As many sums as there are registers, but those for a column and one number.
+        // SAFETY: this machine has these vectors.
+        unsafe { if ROWS == 8 { self.tiles::<L, 4, 6>() } else { self.tiles::<L, 3, 4>() } }
+    }
+}
+
+impl<T: Real> Dots<'_, T> {
+    #[inline(always)]
+    unsafe fn tiles<L: Lanes<T = T>, const M: usize, const N: usize>(self) {
+        let Self { one, other, pieces, length, dst, add } = self;
+        assert!(length.is_multiple_of(L::N) && dst.len() >= one.count * other.count);
+        for &[a, b] in pieces {
+            assert!(a + (one.count - 1) * one.row + length <= one.numbers.len());
+            assert!(b + (other.count - 1) * other.row + length <= other.numbers.len());
+        }
+        for top in (0..one.count).step_by(M) {
+            let lhs = one.starts::<M>(top);
+            for left in (0..other.count).step_by(N) {
+                let rhs = other.starts::<N>(left);
+                // SAFETY: every piece of every row was just checked to be there.
+                unsafe {
+                    let mut sums = [[L::splat(T::ZERO); N]; M];
+                    for &[a, b] in pieces {
+                        for at in (0..length).step_by(L::N) {
+                            let mut left = [L::splat(T::ZERO); M];
+                            for m in 0..M {
+                                left[m] = L::load(lhs[m].add(a + at));
+                            }
+                            for n in 0..N {
+                                let right = L::load(rhs[n].add(b + at));
+                                for m in 0..M {
+                                    sums[m][n] = left[m].mul_add(right, sums[m][n]);
+                                }
+                            }
+                        }
+                    }
+                    for (row, sums) in sums.iter().enumerate().take(one.count - top) {
+                        let dst = &mut dst[(top + row) * other.count + left..];
+                        for (dst, &sum) in dst.iter_mut().zip(sums).take(other.count - left) {
+                            let sum = sum.sum();
+                            *dst = if add { *dst + sum } else { sum };
+                        }
+                    }
+                }
             }
         }
     }

@@ -3,8 +3,8 @@
 //! The formulas are those by which the kernels cut their work; a measured training run (`tests/it/fitting.rs`) holds them to it.
 
 use super::conv::{Conv, Geometry};
-use super::conv_winograd;
 use super::simd::shape;
+use super::{conv_depthwise, conv_winograd};
 
 /// Numbers of `f32` that a kernel takes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,8 +55,13 @@ pub(crate) fn product_scratch() -> Scratch {
     Scratch { caller: CACHE, helper: CACHE, passing: 0 }
 }
 
-/// A plane with its padding, and gradients as long, of the channels that one channel makes.
+/// Small pictures: those of a vector of channels, with what meets what. Large ones: a plane with its padding, and gradients as long, of the
+/// channels that one channel makes.
 fn depthwise(g: &Geometry) -> Scratch {
+    if conv_depthwise::small(g) {
+        let vectors = g.area_in() + g.o_group * (g.area_out() + g.taps());
+        return Scratch { helper: 16 * vectors, passing: g.o_group * g.area_out() * g.taps() + 2 * g.o * g.taps(), ..Scratch::default() };
+    }
     let plane = (g.h + 2 * g.conv.padding.0 + g.kh) * (g.w + 2 * g.conv.padding.1 + g.kw);
     Scratch { helper: 2 * (1 + g.o_group) * plane, ..Scratch::default() }
 }
@@ -91,12 +96,12 @@ fn gather(g: &Geometry) -> Scratch {
         (g.conv.groups * made.next_multiple_of(simd.rows) * depth, block * (1 + depth + made))
     };
     let ((forward, own), (backward, other)) = (run(g.c_group, g.o_group), run(g.o_group, g.c_group));
-    let (seen, made) = ((g.c_group * g.taps()).next_multiple_of(cols), g.o_group.next_multiple_of(simd.rows));
-    let length = (COLUMNS / seen).clamp(64, 512);
-    let parts = ((1 << 21) / (made * seen)).clamp(1, 8).min((g.n * g.area_out()).div_ceil(length));
-    let splits = 4usize.div_ceil(parts * g.conv.groups).min(seen / cols);
-    let per_split = (seen / cols).div_ceil(splits) * cols;
-    let filter = (cols + per_split + made) * length;
-    let sums = g.conv.groups * parts * splits * made * per_split;
+    let (depth, lanes) = (g.c_group * g.taps(), simd.lanes);
+    let length = (COLUMNS / depth).clamp(16 * lanes, 256 * lanes);
+    let parts = ((1 << 21) / (g.o_group * depth)).clamp(1, 8).min((g.n * g.area_out()).div_ceil(length));
+    let splits = 4usize.div_ceil(parts * g.conv.groups).min(depth);
+    let per_split = depth.div_ceil(splits);
+    let filter = (per_split + g.o_group) * length;
+    let sums = g.conv.groups * parts * splits * g.o_group * per_split;
     Scratch { caller: 0, helper: own.max(other).max(filter), passing: forward.max(backward).max(sums) }
 }

@@ -23,6 +23,22 @@ pub(super) trait Lanes: Copy {
     /// `self · factor + summand`.
     unsafe fn mul_add(self, factor: Self, summand: Self) -> Self;
 
+    /// The sum of the lanes, half by half.
+    #[inline(always)]
+    unsafe fn sum(self) -> Self::T {
+        let mut lanes = [Self::T::ZERO; 16];
+        // SAFETY: no vector is longer than sixteen.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut len = Self::N;
+        while len > 1 {
+            len /= 2;
+            for i in 0..len {
+                lanes[i] = lanes[i] + lanes[i + len];
+            }
+        }
+        lanes[0]
+    }
+
     /// Four columns of `N` rows: lane `i` of vector `j` is `at[starts[i] + j]`.
     #[inline(always)]
     unsafe fn columns(at: *const Self::T, starts: &[usize]) -> [Self; 4] {
@@ -182,6 +198,10 @@ mod x86 {
     }
     lanes!(F32x16(__m512) of f32, 16: _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_fmadd_ps
     #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        unsafe { _mm512_reduce_add_ps(self.0) }
+    }
+    #[inline(always)]
     unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {
         unsafe {
             macro_rules! rows {
@@ -208,7 +228,11 @@ mod x86 {
             }
         }
     });
-    lanes!(F64x8(__m512d) of f64, 8: _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd _mm512_fmadd_pd);
+    lanes!(F64x8(__m512d) of f64, 8: _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd _mm512_fmadd_pd
+    #[inline(always)]
+    unsafe fn sum(self) -> f64 {
+        unsafe { _mm512_reduce_add_pd(self.0) }
+    });
     lanes!(F32x8(__m256) of f32, 8: _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_fmadd_ps
     #[inline(always)]
     unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {

@@ -1,6 +1,8 @@
 //! What a normalisation does with memory: sums over channels, and a map with a line for each channel.
 #![expect(clippy::needless_range_loop, reason = "rows, columns and lanes by their numbers, as in the formulas")]
 
+use std::ops::Range;
+
 use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 
 use super::super::activation::Curve;
@@ -129,67 +131,140 @@ pub(super) fn sum2<T: Real, const N: usize>(
         };
         return each_index(c.div_ceil(CHANNELS), xs.len(), block).concat();
     }
-    let channel = |c_at: usize| {
-        let mut sums = [0.0; N];
-        for row in 0..n {
-            let at = (row * c + c_at) * area;
-            let (xs, ys) = (&xs[at..at + area], &ys[at..at + area]);
-            let plane = dispatch::<T, _>(PlaneSums { xs, ys, f: |x, y| f(c_at, x, y) });
-            sums.iter_mut().zip(plane).for_each(|(sum, term)| *sum += term.to_f64());
-        }
-        sums
+    let channels = (TOGETHER / area).clamp(1, CHANNELS);
+    let block = |at: usize| {
+        dispatch::<T, _>(PlaneSums { xs, ys, dims: [n, c, area], channels: at * channels..((at + 1) * channels).min(c), f: &f })
     };
-    each_index(c, xs.len(), channel)
+    each_index(c.div_ceil(channels), xs.len(), block).concat()
 }
 
-/// Sums over a plane, with many running sums so that the processor can add side by side; the order depends on the length alone.
+/// Numbers of a channel that are summed in their own type, in many running sums; and so many that are read before the next row.
+const TOGETHER: usize = 1024;
+
+/// Evaluates `$body` with `$lanes` numbers to be taken at once from planes of `$area`.
+macro_rules! for_lanes {
+    ($area:expr, $lanes:ident => $body:expr) => {
+        match $area {
+            0..4 => {
+                const $lanes: usize = 1;
+                $body
+            }
+            4..16 => {
+                const $lanes: usize = 4;
+                $body
+            }
+            16..32 => {
+                const $lanes: usize = 16;
+                $body
+            }
+            _ => {
+                const $lanes: usize = 32;
+                $body
+            }
+        }
+    };
+}
+
+/// Sums over the planes of some channels, with many running sums so that the processor can add side by side; the order depends on sizes
+/// alone.
 struct PlaneSums<'a, T, F> {
     xs: &'a [T],
     ys: &'a [T],
-    f: F,
+    /// Rows, channels and numbers of a plane.
+    dims: [usize; 3],
+    channels: Range<usize>,
+    f: &'a F,
 }
 
-impl<T: Real, F: Fn(T, T) -> [T; N], const N: usize> Kernel<T> for PlaneSums<'_, T, F> {
-    type Output = [T; N];
+impl<T: Real, F: Fn(usize, T, T) -> [T; N], const N: usize> Kernel<T> for PlaneSums<'_, T, F> {
+    type Output = Vec<[f64; N]>;
 
     #[inline(always)]
     #[expect(unsafe_code, reason = "the trait's signature")]
-    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) -> [T; N] {
-        const LANES: usize = 32;
-        let mut lanes = [[T::ZERO; LANES]; N];
-        let (mut xs, mut ys) = (self.xs.chunks_exact(LANES), self.ys.chunks_exact(LANES));
-        for (xs, ys) in (&mut xs).zip(&mut ys) {
-            for lane in 0..LANES {
-                let terms = (self.f)(xs[lane], ys[lane]);
-                for nth in 0..N {
-                    lanes[nth][lane] += terms[nth];
-                }
-            }
-        }
-        let mut sums = [T::ZERO; N];
-        for nth in 0..N {
-            for lane in 0..LANES {
-                sums[nth] += lanes[nth][lane];
-            }
-        }
-        for (&x, &y) in xs.remainder().iter().zip(ys.remainder()) {
-            let terms = (self.f)(x, y);
-            for nth in 0..N {
-                sums[nth] += terms[nth];
-            }
-        }
-        sums
+    unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) -> Vec<[f64; N]> {
+        for_lanes!(self.dims[2], LANES => self.sums::<LANES, N>())
     }
 }
 
-/// Calls `f(first, part)` for parts of whole planes, or of whole rows where a plane is one number; `first` is the part's first unit.
+impl<T: Real, F> PlaneSums<'_, T, F> {
+    #[inline(always)]
+    fn sums<const LANES: usize, const N: usize>(self) -> Vec<[f64; N]>
+    where
+        F: Fn(usize, T, T) -> [T; N],
+    {
+        let Self { xs, ys, dims: [n, c, area], channels, f } = self;
+        let mut totals = vec![[0.0; N]; channels.len()];
+        let mut running = vec![[[T::ZERO; LANES]; N]; channels.len()];
+        let rows = (TOGETHER / area).max(1);
+        for first in (0..n).step_by(rows) {
+            for row in first..n.min(first + rows) {
+                for (running, channel) in running.iter_mut().zip(channels.clone()) {
+                    let at = (row * c + channel) * area;
+                    let ((xs, x_rest), (ys, y_rest)) = (xs[at..at + area].as_chunks::<LANES>(), ys[at..at + area].as_chunks::<LANES>());
+                    let mut lanes = *running;
+                    for (xs, ys) in xs.iter().zip(ys) {
+                        for lane in 0..LANES {
+                            let terms = f(channel, xs[lane], ys[lane]);
+                            for nth in 0..N {
+                                lanes[nth][lane] += terms[nth];
+                            }
+                        }
+                    }
+                    for (lane, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
+                        let terms = f(channel, x, y);
+                        for nth in 0..N {
+                            lanes[nth][lane] += terms[nth];
+                        }
+                    }
+                    *running = lanes;
+                }
+            }
+            for (totals, running) in totals.iter_mut().zip(&mut running) {
+                for nth in 0..N {
+                    let mut sum = T::ZERO;
+                    for lane in 0..LANES {
+                        sum += running[nth][lane];
+                    }
+                    totals[nth] += sum.to_f64();
+                }
+                *running = [[T::ZERO; LANES]; N];
+            }
+        }
+        totals
+    }
+}
+
+/// Calls `f(first, part)` for parts of whole planes, or of whole rows where a plane is one number; `first` is the part's first plane.
 fn each_unit<T: Real>(data: &mut [T], dims: &[usize], f: impl Fn(usize, &mut [T]) + Sync) {
     let (c, area) = (dims[1], dims[2..].iter().product::<usize>());
     let unit = if area == 1 { c } else { area };
     let (units, work) = (per_task(unit), data.len());
-    each_part(data, units * unit, work, |part, data| {
-        for (nth, data) in data.chunks_exact_mut(unit).enumerate() {
-            f(part * units + nth, data);
+    each_part(data, units * unit, work, |part, data| vectorised::<T, _>(|| f(part * units * unit / area, data)));
+}
+
+/// Calls `f(channel, y, what lies there in each of xs)` for each number of whole planes, the first of which is of channel `first`.
+#[inline(always)]
+fn each_number<T: Real, const N: usize>(
+    ys: &mut [T],
+    xs: [&[T]; N],
+    (first, channels, area): (usize, usize, usize),
+    f: impl Fn(usize, &mut T, [T; N]),
+) {
+    for_lanes!(area, LANES => {
+        let mut channel = first;
+        for (nth, ys) in ys.chunks_exact_mut(area).enumerate() {
+            let planes = xs.map(|xs| xs[nth * area..(nth + 1) * area].as_chunks::<LANES>());
+            let (ys, rest) = ys.as_chunks_mut::<LANES>();
+            for (at, ys) in ys.iter_mut().enumerate() {
+                let xs = planes.map(|(chunks, _)| &chunks[at]);
+                for lane in 0..LANES {
+                    f(channel, &mut ys[lane], xs.map(|xs| xs[lane]));
+                }
+            }
+            for (at, y) in rest.iter_mut().enumerate() {
+                f(channel, y, planes.map(|(_, rest)| rest[at]));
+            }
+            channel = if channel + 1 == channels { 0 } else { channel + 1 };
         }
     });
 }
@@ -198,39 +273,42 @@ fn each_unit<T: Real>(data: &mut [T], dims: &[usize], f: impl Fn(usize, &mut [T]
 pub(super) fn map<T: Real>(lines: &[Line<T>], xs: &[T], skip: Option<&[T]>, dims: &[usize], curve: impl Curve) -> Vec<T> {
     let (c, area) = (dims[1], dims[2..].iter().product::<usize>());
     let mut ys = fresh(xs.len());
-    each_unit(&mut ys, dims, |unit, ys| {
-        let places = unit * ys.len()..(unit + 1) * ys.len();
-        let (xs, line) = (&xs[places.clone()], lines[unit % c]);
+    each_unit(&mut ys, dims, |plane, ys| {
+        let places = plane * area..plane * area + ys.len();
+        let (xs, planes) = (&xs[places.clone()], (plane % c, c, area));
         match skip.map(|skip| &skip[places]) {
-            None if area == 1 => vectorised::<T, _>(|| {
-                ys.iter_mut().zip(xs).zip(lines).for_each(|((y, &x), line)| *y = curve.value(line.at(x)));
-            }),
-            None => vectorised::<T, _>(|| ys.iter_mut().zip(xs).for_each(|(y, &x)| *y = curve.value(line.at(x)))),
-            Some(skip) if area == 1 => vectorised::<T, _>(|| {
-                ys.iter_mut().zip(xs).zip(skip).zip(lines).for_each(|(((y, &x), &skip), line)| *y = curve.value(line.at(x) + skip));
-            }),
-            Some(skip) => vectorised::<T, _>(|| {
-                ys.iter_mut().zip(xs).zip(skip).for_each(|((y, &x), &skip)| *y = curve.value(line.at(x) + skip));
-            }),
+            None if area == 1 => {
+                for (ys, xs) in ys.chunks_exact_mut(c).zip(xs.chunks_exact(c)) {
+                    ys.iter_mut().zip(xs).zip(lines).for_each(|((y, &x), line)| *y = curve.value(line.at(x)));
+                }
+            }
+            Some(skip) if area == 1 => {
+                for (ys, (xs, skip)) in ys.chunks_exact_mut(c).zip(xs.chunks_exact(c).zip(skip.chunks_exact(c))) {
+                    ys.iter_mut().zip(xs).zip(skip).zip(lines).for_each(|(((y, &x), &skip), line)| *y = curve.value(line.at(x) + skip));
+                }
+            }
+            None => each_number(ys, [xs], planes, |channel, y, [x]| *y = curve.value(lines[channel].at(x))),
+            Some(skip) => each_number(ys, [xs, skip], planes, |channel, y, [x, skip]| *y = curve.value(lines[channel].at(x) + skip)),
         }
     });
     ys
 }
 
-/// See [`Descend`].
+/// See [`Descend`](super::layer).
 pub(super) fn descend<T: Real>(lines: &[Line<T>], coefficients: &[[T; 3]], grad: &mut [T], xs: &[T], dims: &[usize], curve: impl Curve) {
     let (c, area) = (dims[1], dims[2..].iter().product::<usize>());
     let one = |grad: &mut T, x: T, line: Line<T>, [scale, slope, shift]: [T; 3]| {
         *grad = scale * *grad * curve.slope(line.at(x)) + (slope * (x - line.mean) + shift);
     };
-    each_unit(grad, dims, |unit, grad| {
-        let xs = &xs[unit * grad.len()..][..grad.len()];
+    each_unit(grad, dims, |plane, grad| {
+        let xs = &xs[plane * area..][..grad.len()];
         if area == 1 {
-            let channels = lines.iter().zip(coefficients);
-            vectorised::<T, _>(|| grad.iter_mut().zip(xs).zip(channels).for_each(|((grad, &x), (&line, &row))| one(grad, x, line, row)));
+            for (grad, xs) in grad.chunks_exact_mut(c).zip(xs.chunks_exact(c)) {
+                let channels = lines.iter().zip(coefficients);
+                grad.iter_mut().zip(xs).zip(channels).for_each(|((grad, &x), (&line, &row))| one(grad, x, line, row));
+            }
         } else {
-            let (line, row) = (lines[unit % c], coefficients[unit % c]);
-            vectorised::<T, _>(|| grad.iter_mut().zip(xs).for_each(|(grad, &x)| one(grad, x, line, row)));
+            each_number(grad, [xs], (plane % c, c, area), |channel, grad, [x]| one(grad, x, lines[channel], coefficients[channel]));
         }
     });
 }

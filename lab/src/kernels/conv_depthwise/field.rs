@@ -1,14 +1,14 @@
-//! Depthwise convolution: each channel has filters of its own, so there is no matrix to multiply, only shifted pictures to add.
+//! Depthwise convolution as sums of shifted pictures, vectors along the picture.
 //!
 //! A plane is copied, with its padding, into a layout in which every tap of the kernel sees one run of numbers: row after row for stride
-//! 1; for stride s, the s² pictures of every s-th row and column. All of a plane's outputs are then one loop over long vectors, however
-//! small the plane is, and what lies between rows is computed and left out.
+//! 1; for stride s, the s² pictures of every s-th row and column. All of a plane's outputs are then one loop over long vectors; what
+//! lies between rows is computed and left out.
 #![expect(unsafe_code, reason = "vectors")]
 
-use super::buffers::lend;
-use super::conv::{Conv, Geometry};
-use super::real::{Real, each_index, each_part, per_task};
-use super::simd::{Kernel, Lanes, dispatch};
+use super::super::buffers::lend;
+use super::super::conv::{Conv, Geometry};
+use super::super::real::{Real, each_index, each_part, per_task};
+use super::super::simd::{Kernel, Lanes, dispatch};
 
 /// Numbers behind every run, so that the last vectors may read on; no vector pair is longer.
 const SLACK: usize = 32;
@@ -158,7 +158,7 @@ fn work(g: &Geometry) -> usize {
 }
 
 /// `ys (n, o, oh, ow)`.
-pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>, ys: &mut [T]) {
+pub(in super::super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>, ys: &mut [T]) {
     let field = Field::of(g);
     let (starts, span, size) = (field.taps(g), field.span(g), field.size(g) + SLACK);
     let planes = per_task(g.area_out() * g.taps());
@@ -190,7 +190,7 @@ fn spread<T: Real>(g: &Geometry, field: Field, grad: &[T], to: &mut [T]) {
 }
 
 /// The gradient of the input `(n, c, h, w)`.
-pub(super) fn backward_data<T: Real>(g: &Geometry, grad: &[T], weight: &[T], dxs: &mut [T]) {
+pub(in super::super) fn backward_data<T: Real>(g: &Geometry, grad: &[T], weight: &[T], dxs: &mut [T]) {
     let field = Field::of(g);
     let (starts, area, size) = (field.taps(g), field.area(), field.size(g));
     // Each picture of the field is a sum of gradients, shifted back by where its taps began. A gradient has room in front for the shift.
@@ -226,7 +226,7 @@ pub(super) fn backward_data<T: Real>(g: &Geometry, grad: &[T], weight: &[T], dxs
 }
 
 /// The gradient of the weight `(o, 1, kh, kw)`: each channel sums over the samples in order.
-pub(super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweight: &mut [T]) {
+pub(in super::super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweight: &mut [T]) {
     /// Taps taken together: the numbers of the gradient are read once for all of them.
     const TOGETHER: usize = 9;
     let field = Field::of(g);
