@@ -33,7 +33,7 @@ pub(super) trait Lanes: Copy {
         while len > 1 {
             len /= 2;
             for i in 0..len {
-                lanes[i] = lanes[i] + lanes[i + len];
+                lanes[i] += lanes[i + len];
             }
         }
         lanes[0]
