@@ -17,6 +17,8 @@ pub(crate) fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv)> {
         ([3, 4, 5, 3], [5, 4, 1, 1], conv),
         ([5, 2, 1, 1], [3, 2, 3, 3], Conv { padding: (1, 1), ..conv }),
         ([4, 3, 1, 1], [2, 3, 1, 1], conv),
+        ([3, 2, 1, 16], [3, 2, 1, 3], Conv { padding: (0, 1), ..conv }),
+        ([1, 5, 4, 4], [2, 5, 1, 1], conv),
         ([1, 2, 3, 3], [2, 2, 2, 2], Conv { padding: (3, 4), ..conv }),
         ([1, 2, 7, 9], [2, 2, 3, 3], Conv { dilation: (2, 3), padding: (2, 1), ..conv }),
         ([2, 2, 7, 7], [2, 2, 2, 3], Conv { dilation: (3, 1), stride: (2, 2), ..conv }),

@@ -83,13 +83,18 @@ impl Grid {
 
     /// Of a grid whose positions are the pixels themselves, the grid with a picture's rows in one row: its runs are longer.
     fn flat(self) -> Self {
-        let (_, _, h, w) = self.seen;
-        let here = matches!(*self.taps, [Tap { down: 0, right: 0, .. }]) && self.step == (1, 1) && (self.rows, self.cols) == (h, w);
-        if !here || self.apart != (1, 1) {
+        if !self.sees_itself() || self.apart != (1, 1) {
             return self;
         }
+        let (_, _, h, w) = self.seen;
         let line = |(channels, group, h, w): (usize, usize, usize, usize)| (channels, group, 1, h * w);
         Self { rows: 1, cols: h * w, seen: line(self.seen), made: line(self.made), ..self }
+    }
+
+    /// Whether each position sees the pixel at its own place, and nothing else.
+    fn sees_itself(&self) -> bool {
+        let alone = matches!(*self.taps, [Tap { down: 0, right: 0, .. }]);
+        alone && self.step == (1, 1) && (self.rows, self.cols) == (self.seen.2, self.seen.3)
     }
 
     fn positions(&self) -> usize {
@@ -316,14 +321,14 @@ pub(super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweig
     let (lanes, grid) = (shape::<T>().lanes, Grid::forward(g));
     let (depth, area) = (grid.depth(), g.area_out());
     // Where a position sees itself, rows are read where they lie, a picture at a time; else gathered.
-    let direct = grid.rows == 1 && grid.seen.3 == grid.cols && area.is_multiple_of(lanes);
+    let direct = grid.sees_itself() && area.is_multiple_of(lanes);
     let unit = if direct { area } else { 1 };
     let units = grid.positions() / unit;
     let length = ((if direct { 4 } else { 1 } * COLUMNS / depth).clamp(16 * lanes, 256 * lanes) / unit).max(1);
     // A part sums some of the positions for some of the columns; how many there are depends on sizes alone.
     let parts = ((1 << 21) / (g.o_group * depth)).clamp(1, 8).min(units.div_ceil(length));
-    let splits = 4usize.div_ceil(parts * g.conv.groups).min(depth);
-    let per_split = depth.div_ceil(splits);
+    let per_split = depth.div_ceil(4usize.div_ceil(parts * g.conv.groups));
+    let splits = depth.div_ceil(per_split);
     let one = |task: usize, scratch: &mut [T]| {
         let (group, part, split) = (task / splits / parts, task / splits % parts, task % splits);
         let own = split * per_split..((split + 1) * per_split).min(depth);

@@ -99,8 +99,8 @@ fn gather(g: &Geometry) -> Scratch {
     let (depth, lanes) = (g.c_group * g.taps(), simd.lanes);
     let length = (COLUMNS / depth).clamp(16 * lanes, 256 * lanes);
     let parts = ((1 << 21) / (g.o_group * depth)).clamp(1, 8).min((g.n * g.area_out()).div_ceil(length));
-    let splits = 4usize.div_ceil(parts * g.conv.groups).min(depth);
-    let per_split = depth.div_ceil(splits);
+    let per_split = depth.div_ceil(4usize.div_ceil(parts * g.conv.groups));
+    let splits = depth.div_ceil(per_split);
     let filter = (per_split + g.o_group) * length;
     let sums = g.conv.groups * parts * splits * g.o_group * per_split;
     Scratch { caller: 0, helper: own.max(other).max(filter), passing: forward.max(backward).max(sums) }
