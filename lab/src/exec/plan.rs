@@ -1,8 +1,10 @@
 //! How a graph is run when its values are kept in our own books: which nodes are done together, who reads which value when, and what a
 //! gradient will ask for.
 
-use crate::graph::{Graph, NodeId, Op};
-use crate::kernels::{self, Activation};
+use std::ops::Range;
+
+use crate::graph::{Graph, Node, NodeId, Op};
+use crate::kernels::{self, Activation, Source};
 
 /// Some nodes done as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +15,14 @@ pub(crate) struct Step {
     pub(crate) tail: Tail,
     /// The node whose value comes out: `node`, or the last of its tail.
     pub(crate) out: NodeId,
+    /// The values that it reads: the inputs of `node`, and the skip.
+    pub(crate) reads: Vec<NodeId>,
     /// The values that its gradient reads; none where nothing is trained up to here.
     pub(crate) asks: Vec<NodeId>,
+    /// Which of the trained parameters, in the graph's order, are its own.
+    pub(crate) trains: Range<usize>,
+    /// Of an [`Op::Concat`] or [`Op::Pick`].
+    pub(crate) choice: Choice,
 }
 
 /// `activation(norm [+ skip])`.
@@ -22,6 +30,15 @@ pub(crate) struct Step {
 pub(crate) struct Tail {
     pub(crate) skip: Option<NodeId>,
     pub(crate) activation: Option<Activation>,
+}
+
+/// Which channels of its inputs a step puts together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// From where each channel comes.
+    pub(crate) sources: Vec<Source>,
+    /// For each input: places, and which of its channels stands there.
+    pub(crate) places: Vec<Vec<(usize, usize)>>,
 }
 
 /// A graph ready to be run.
@@ -36,70 +53,28 @@ pub(crate) struct Plan {
     pub(crate) trained: Vec<bool>,
     /// Per node: the node whose memory its value lies in.
     pub(crate) home: Vec<NodeId>,
+    /// Per home: the nodes whose values lie there.
+    pub(crate) names: Vec<Vec<NodeId>>,
     /// Per home: whether the memory is certainly nobody else's.
     pub(crate) owned: Vec<bool>,
 }
 
 impl Plan {
     pub(crate) fn new(graph: &Graph) -> Self {
-        let readers_of = |id: NodeId| -> Vec<NodeId> {
-            let reads = |(at, node): (usize, &crate::graph::Node)| node.inputs.contains(&id).then_some(NodeId(at));
-            graph.nodes.iter().enumerate().filter_map(reads).collect()
-        };
-        let mut taken = vec![false; graph.nodes.len()];
-        let mut steps = Vec::new();
-        for (at, node) in graph.nodes.iter().enumerate() {
-            let id = NodeId(at);
-            if node.op == Op::Input || taken[at] {
-                continue;
-            }
-            let (mut tail, mut out) = (Tail::default(), id);
-            // The one reader of a value that nobody else wants.
-            let only_reader = |id: NodeId| match readers_of(id).as_slice() {
-                &[reader] if id != graph.output => Some(reader),
-                _ => None,
-            };
-            if matches!(node.op, Op::BatchNorm { .. }) {
-                let mut next = only_reader(id);
-                // Of the two branches of a sum, the one that comes last takes the other in.
-                if let Some(add) = next.filter(|&add| graph.node(add).op == Op::Add)
-                    && let &[a, b] = graph.node(add).inputs.as_slice()
-                    && let skip = (if a == id { b } else { a })
-                    && made(&steps, graph, skip)
-                {
-                    (tail.skip, out) = (Some(skip), add);
-                    taken[add.0] = true;
-                    next = only_reader(add);
-                }
-                if let Some(reader) = next
-                    && let Op::Activate(activation) = graph.node(reader).op
-                    && kernels::fuses(activation)
-                {
-                    (tail.activation, out) = (Some(activation), reader);
-                    taken[reader.0] = true;
-                }
-            }
-            steps.push(Step { node: id, tail, out, asks: Vec::new() });
-        }
-        Self::counted(graph, steps)
-    }
-
-    fn counted(graph: &Graph, mut steps: Vec<Step>) -> Self {
         let nodes = graph.nodes.len();
         let mut plan = Self {
-            steps: Vec::new(),
+            steps: joined(graph),
             readers: vec![0; nodes],
             askers: vec![0; nodes],
             trained: vec![false; nodes],
             home: (0..nodes).map(NodeId).collect(),
+            names: vec![Vec::new(); nodes],
             owned: vec![true; nodes],
         };
-        // The input is the caller's.
-        plan.owned[0] = false;
-        for parameter in graph.parameters() {
-            plan.trained[parameter.node.0] |= parameter.role.trainable();
-        }
-        for step in &mut steps {
+        let mut own = vec![0; nodes];
+        graph.parameters().iter().filter(|parameter| parameter.role.trainable()).for_each(|parameter| own[parameter.node.0] += 1);
+        let mut first = 0;
+        for step in &mut plan.steps {
             let (node, out) = (graph.node(step.node), step.out.0);
             match memory(&node.op) {
                 Memory::Own => {}
@@ -109,27 +84,99 @@ impl Plan {
                     node.inputs.iter().for_each(|input| plan.owned[plan.home[input.0].0] = false);
                 }
             }
-            for &input in node.inputs.iter().chain(&step.tail.skip) {
-                plan.readers[plan.home[input.0].0] += 1;
-                plan.trained[out] |= plan.trained[input.0];
-            }
-            plan.trained[out] |= plan.trained[step.node.0];
+            step.trains = first..first + own[step.node.0];
+            first = step.trains.end;
+            plan.trained[out] = !step.trains.is_empty() || step.reads.iter().any(|read| plan.trained[read.0]);
             if plan.trained[out] {
                 step.asks = asked(graph, step);
             }
-            for asked in &step.asks {
-                plan.askers[plan.home[asked.0].0] += 1;
-            }
+            step.reads.iter().for_each(|read| plan.readers[plan.home[read.0].0] += 1);
+            step.asks.iter().for_each(|asked| plan.askers[plan.home[asked.0].0] += 1);
         }
-        plan.readers[plan.home[graph.output.0].0] += 1;
-        plan.steps = steps;
+        for id in [NodeId(0)].into_iter().chain(plan.steps.iter().map(|step| step.out)) {
+            plan.names[plan.home[id.0].0].push(id);
+        }
+        // The input and the output are the caller's.
+        let output = plan.home[graph.output.0].0;
+        plan.readers[output] += 1;
+        (plan.owned[0], plan.owned[output]) = (false, false);
         plan
+    }
+
+    /// The node whose gradient is made in the memory of the gradient of the step's value.
+    pub(crate) fn heir(&self, graph: &Graph, step: &Step) -> Option<NodeId> {
+        let inputs = &graph.node(step.node).inputs;
+        match graph.node(step.node).op {
+            Op::BatchNorm { .. } => step.tail.skip.or(Some(inputs[0])),
+            Op::Activate(_) | Op::Flatten | Op::Reshape { .. } => Some(inputs[0]),
+            Op::Add => inputs.iter().rfind(|input| self.trained[input.0]).copied(),
+            _ => None,
+        }
     }
 }
 
-/// Whether a value is there when the next step begins.
-fn made(steps: &[Step], graph: &Graph, id: NodeId) -> bool {
-    graph.node(id).op == Op::Input || steps.iter().any(|step| step.out == id)
+/// The steps of a graph: a batch norm with what can be done at once with it, every other node alone.
+fn joined(graph: &Graph) -> Vec<Step> {
+    let mut readers = vec![Vec::new(); graph.nodes.len()];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|input| readers[input.0].push(NodeId(at)));
+    }
+    // The one reader of a value that nobody else wants.
+    let only_reader = |id: NodeId| match readers[id.0].as_slice() {
+        &[reader] if id != graph.output => Some(reader),
+        _ => None,
+    };
+    let (mut taken, mut made) = (vec![false; graph.nodes.len()], vec![false; graph.nodes.len()]);
+    let mut steps = Vec::new();
+    for (at, node) in graph.nodes.iter().enumerate() {
+        if taken[at] {
+            continue;
+        }
+        let (mut tail, mut out) = (Tail::default(), NodeId(at));
+        if matches!(node.op, Op::BatchNorm { .. }) {
+            let mut next = only_reader(out);
+            // Of the two branches of a sum, the one that comes last takes the other in.
+            if let Some(add) = next.filter(|&add| graph.node(add).op == Op::Add)
+                && let &[a, b] = graph.node(add).inputs.as_slice()
+                && let skip = (if a == out { b } else { a })
+                && made[skip.0]
+            {
+                (tail.skip, out) = (Some(skip), add);
+                taken[add.0] = true;
+                next = only_reader(add);
+            }
+            if let Some(reader) = next
+                && let Op::Activate(activation) = graph.node(reader).op
+                && kernels::fuses(activation)
+            {
+                (tail.activation, out) = (Some(activation), reader);
+                taken[reader.0] = true;
+            }
+        }
+        made[out.0] = true;
+        if node.op != Op::Input {
+            let reads = node.inputs.iter().copied().chain(tail.skip).collect();
+            steps.push(Step { node: NodeId(at), tail, out, reads, asks: Vec::new(), trains: 0..0, choice: choice(graph, node) });
+        }
+    }
+    steps
+}
+
+/// Which channels a node puts together; none where that is not what it does.
+fn choice(graph: &Graph, node: &Node) -> Choice {
+    let channels = |(k, &input): (usize, &NodeId)| (0..graph.node(input).shape[0]).map(move |channel| (k, channel));
+    let all = || node.inputs.iter().enumerate().flat_map(channels).collect::<Vec<Source>>();
+    let sources = match &node.op {
+        Op::Concat => all(),
+        Op::Pick { channels } => {
+            let all = all();
+            channels.iter().map(|&channel| all[channel]).collect()
+        }
+        _ => return Choice::default(),
+    };
+    let mut places = vec![Vec::new(); node.inputs.len()];
+    sources.iter().enumerate().for_each(|(place, &(k, channel))| places[k].push((place, channel)));
+    Choice { sources, places }
 }
 
 /// Where the result of an operation lies.
@@ -196,18 +243,5 @@ fn asked(graph: &Graph, step: &Step) -> Vec<NodeId> {
         Kept::Output => vec![step.out],
         // The activation behind a sum has its slope from its value.
         Kept::Input => node.inputs.iter().copied().chain(step.tail.skip.map(|_| step.out)).collect(),
-    }
-}
-
-impl Plan {
-    /// The node whose gradient is made in the memory of the gradient of the step's value.
-    pub(crate) fn heir(&self, graph: &Graph, step: &Step) -> Option<NodeId> {
-        let inputs = &graph.node(step.node).inputs;
-        match graph.node(step.node).op {
-            Op::BatchNorm { .. } => step.tail.skip.or(Some(inputs[0])),
-            Op::Activate(_) | Op::Flatten | Op::Reshape { .. } => Some(inputs[0]),
-            Op::Add => inputs.iter().rfind(|input| self.trained[input.0]).copied(),
-            _ => None,
-        }
     }
 }

@@ -12,7 +12,7 @@ use candle::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::exec::{self, Step};
-use crate::graph::{Graph, Node, NodeId, Op};
+use crate::graph::{Graph, Node, Op};
 use crate::kernels::{self, Scratch};
 use crate::train::{Optimizer, Recipe};
 use crate::{Error, Result};
@@ -138,11 +138,6 @@ impl<'a> Books<'a> {
         Self { graph, plan, size, own, parameters }
     }
 
-    /// What is read by a step.
-    fn inputs(&self, step: &Step) -> Vec<NodeId> {
-        self.graph.node(step.node).inputs.iter().copied().chain(step.tail.skip).collect()
-    }
-
     /// The nodes that a step computes: an operation, and of its tail the activation and the sum before it.
     fn nodes(&self, step: &Step) -> [usize; 3] {
         let sum = if step.tail.skip.is_some() && step.tail.activation.is_some() { self.graph.node(step.out).inputs[0] } else { step.out };
@@ -157,8 +152,8 @@ impl<'a> Books<'a> {
         for step in &self.plan.steps {
             alive += self.own[step.out.0];
             self.nodes(step).into_iter().for_each(|at| moments[at] = alive);
-            for input in self.inputs(step) {
-                let home = self.plan.home[input.0];
+            for read in &step.reads {
+                let home = self.plan.home[read.0];
                 readers[home.0] -= 1;
                 // The input is the caller's.
                 if readers[home.0] == 0 && home.0 > 0 && !(train && self.plan.askers[home.0] > 0) {
@@ -184,18 +179,18 @@ impl<'a> Books<'a> {
             if std::mem::take(&mut reached[step.out.0]) {
                 gradients += self.parameters[step.node.0];
                 let heir = self.plan.heir(self.graph, step).filter(|heir| self.plan.trained[heir.0]);
-                let flows: Vec<NodeId> = self.inputs(step).into_iter().filter(|input| self.plan.trained[input.0]).collect();
-                let fresh: u64 = flows.iter().filter(|&&input| Some(input) != heir).map(|&input| self.size[input.0]).sum();
+                let flows = step.reads.iter().filter(|read| self.plan.trained[read.0]);
+                let fresh: u64 = flows.clone().filter(|&&read| Some(read) != heir).map(|read| self.size[read.0]).sum();
                 let sample = alive + fresh + self.by_candle(step);
                 self.nodes(step).into_iter().for_each(|at| moments[at] = Moment { sample, gradients });
                 alive += fresh;
                 if heir.is_none() {
                     alive -= self.size[step.out.0];
                 }
-                for input in flows {
+                for read in flows {
                     // Summed where there is a gradient already.
-                    if std::mem::replace(&mut reached[input.0], true) {
-                        alive -= self.size[input.0];
+                    if std::mem::replace(&mut reached[read.0], true) {
+                        alive -= self.size[read.0];
                     }
                 }
             }
@@ -215,7 +210,7 @@ impl<'a> Books<'a> {
         if exec::has_gradient(&self.graph.node(step.node).op) {
             return 0;
         }
-        4 * (self.size[step.out.0] + self.inputs(step).into_iter().map(|input| self.size[input.0]).sum::<u64>())
+        4 * (self.size[step.out.0] + step.reads.iter().map(|read| self.size[read.0]).sum::<u64>())
     }
 }
 
