@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle::{Device, Tensor};
 use datasets::{Batch, BatchIter, Batches, Seed, Values};
 use lab::exec::{self, Mode};
-use lab::graph::{Builder, Graph, Op, Value};
+use lab::graph::{Builder, Graph, Linear, Op, Unit, Value};
 use lab::train::Event;
 use lab::{Activation, Conv, Model, Pool, Recipe, fit, kernels};
 
@@ -146,6 +146,64 @@ fn values_that_several_read() {
         let ys = g.conv("pw1", ys, Conv::k1(12));
         let ys = g.conv("dw2", ys, Conv::k3(12).groups(12));
         g.conv("pw2", ys, Conv::k1(8))
+    }));
+}
+
+#[test]
+fn what_is_dropped_scaled_and_gated() {
+    for unit in [Unit::Number, Unit::Channel, Unit::Sample] {
+        for p in [0.0, 0.4, 0.9] {
+            check(around(&format!("{unit:?} dropped by {p}, also before a sum"), |g, xs| {
+                let ys = g.activate(xs, Activation::Relu);
+                let ys = g.dropout(ys, p, unit);
+                let ys = g.conv("conv", ys, Conv::k3(8));
+                let ys = g.dropout(ys, p, unit);
+                g.add(&[ys, xs])
+            }));
+        }
+        check(around("the last value dropped", |g, xs| {
+            let xs = g.global_avg_pool(xs);
+            g.dropout(xs, 0.3, unit)
+        }));
+    }
+    check(around("squeezed and excited", |g, xs| {
+        let gate = g.global_avg_pool(xs);
+        let gate = g.linear("gate", gate, 8);
+        let gate = g.activate(gate, Activation::HardSigmoid);
+        let ys = g.multiply(xs, gate);
+        let picture = g.reshape(gate, &[8, 1, 1]);
+        let zs = g.multiply(ys, picture);
+        let zs = g.scale(zs, -0.7);
+        g.add(&[zs, xs])
+    }));
+    check(around("a gate for places, a square, three factors", |g, xs| {
+        let place = g.conv("place", xs, Conv::k1(1));
+        let ys = g.multiply(xs, place);
+        let ys = g.multiply(ys, ys);
+        g.node("three", Op::Multiply, &[ys, xs, place])
+    }));
+}
+
+#[test]
+fn shares_and_other_orders() {
+    check(around("shares along each dimension", |g, xs| {
+        let shares: Vec<Value> = (0..3).map(|dim| g.softmax(xs, dim)).collect();
+        g.add(&shares)
+    }));
+    check(around("a shuffle of channels", |g, xs| {
+        let (half, rest) = (g.slice(xs, 0, 0, 4), g.slice(xs, 0, 4, 4));
+        let rest = g.conv("conv", rest, Conv::k1(4));
+        let both = g.concat(&[half, rest]);
+        let apart = g.reshape(both, &[2, 4, 64]);
+        let turned = g.permute(apart, &[1, 0, 2]);
+        let turned = g.permute(turned, &[0, 1, 2]);
+        let picture = g.reshape(turned, &[8, 8, 8]);
+        g.slice(picture, 1, 3, 4)
+    }));
+    check(around("a layer for each token", |g, xs| {
+        let tokens = g.reshape(xs, &[8, 64]);
+        let ys = g.linear("tokens", tokens, Linear::plain(32).top(700));
+        g.flatten(ys)
     }));
 }
 

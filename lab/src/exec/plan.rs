@@ -21,8 +21,10 @@ pub(crate) struct Step {
     pub(crate) asks: Vec<NodeId>,
     /// Which of the trained parameters, in the graph's order, are its own.
     pub(crate) trains: Range<usize>,
-    /// Of an [`Op::Concat`] or [`Op::Pick`].
+    /// Of an [`Op::Concat`], an [`Op::Pick`], or an [`Op::Slice`] of channels.
     pub(crate) choice: Choice,
+    /// Whether its gradient is made by running it again in candle's books.
+    pub(crate) by_candle: bool,
 }
 
 /// `activation(norm [+ skip])`.
@@ -41,7 +43,7 @@ pub(crate) struct Choice {
     pub(crate) places: Vec<Vec<(usize, usize)>>,
 }
 
-/// A graph ready to be run.
+/// A graph ready to be run, to train or to infer.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
@@ -60,7 +62,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(graph: &Graph) -> Self {
+    /// For training: what gradients ask for is kept.
+    pub(crate) fn to_train(graph: &Graph) -> Self {
+        Self::new(graph, true)
+    }
+
+    /// For inference: nothing is kept, and nothing dropped.
+    pub(crate) fn to_infer(graph: &Graph) -> Self {
+        Self::new(graph, false)
+    }
+
+    fn new(graph: &Graph, train: bool) -> Self {
         let nodes = graph.nodes.len();
         let mut plan = Self {
             steps: joined(graph),
@@ -76,7 +88,7 @@ impl Plan {
         let mut first = 0;
         for step in &mut plan.steps {
             let (node, out) = (graph.node(step.node), step.out.0);
-            match memory(&node.op) {
+            match memory(graph, node, train) {
                 Memory::Own => {}
                 Memory::Input => plan.home[out] = plan.home[node.inputs[0].0],
                 Memory::Unknown => {
@@ -87,7 +99,7 @@ impl Plan {
             step.trains = first..first + own[step.node.0];
             first = step.trains.end;
             plan.trained[out] = !step.trains.is_empty() || step.reads.iter().any(|read| plan.trained[read.0]);
-            if plan.trained[out] {
+            if train && plan.trained[out] {
                 step.asks = asked(graph, step);
             }
             step.reads.iter().for_each(|read| plan.readers[plan.home[read.0].0] += 1);
@@ -108,7 +120,7 @@ impl Plan {
         let inputs = &graph.node(step.node).inputs;
         match graph.node(step.node).op {
             Op::BatchNorm { .. } => step.tail.skip.or(Some(inputs[0])),
-            Op::Activate(_) | Op::Flatten | Op::Reshape { .. } => Some(inputs[0]),
+            Op::Activate(_) | Op::Flatten | Op::Reshape { .. } | Op::Dropout { p: 0.0, .. } => Some(inputs[0]),
             Op::Add => inputs.iter().rfind(|input| self.trained[input.0]).copied(),
             _ => None,
         }
@@ -156,7 +168,8 @@ fn joined(graph: &Graph) -> Vec<Step> {
         made[out.0] = true;
         if node.op != Op::Input {
             let reads = node.inputs.iter().copied().chain(tail.skip).collect();
-            steps.push(Step { node: NodeId(at), tail, out, reads, asks: Vec::new(), trains: 0..0, choice: choice(graph, node) });
+            let (choice, by_candle) = (choice(graph, node), by_candle(graph, node));
+            steps.push(Step { node: NodeId(at), tail, out, reads, asks: Vec::new(), trains: 0..0, choice, by_candle });
         }
     }
     steps
@@ -172,6 +185,7 @@ fn choice(graph: &Graph, node: &Node) -> Choice {
             let all = all();
             channels.iter().map(|&channel| all[channel]).collect()
         }
+        Op::Slice { dim: 0, start, len } => (*start..start + len).map(|channel| (0, channel)).collect(),
         _ => return Choice::default(),
     };
     let mut places = vec![Vec::new(); node.inputs.len()];
@@ -188,18 +202,35 @@ enum Memory {
     Unknown,
 }
 
-fn memory(op: &Op) -> Memory {
-    match op {
+fn memory(graph: &Graph, node: &Node, train: bool) -> Memory {
+    match &node.op {
         Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } | Op::Activate(_) | Op::MaxPool(_) | Op::AvgPool(_) => Memory::Own,
-        Op::GlobalAvgPool | Op::Concat | Op::Pick { .. } | Op::Add => Memory::Own,
-        Op::Flatten | Op::Reshape { .. } => Memory::Input,
+        Op::GlobalAvgPool | Op::Concat | Op::Pick { .. } | Op::Slice { dim: 0, .. } | Op::Add | Op::Scale { .. } => Memory::Own,
+        Op::Multiply if !by_candle(graph, node) => Memory::Own,
+        Op::Softmax { dim } if dim + 1 == node.shape.len() => Memory::Own,
+        Op::Dropout { p, .. } if train && *p > 0.0 => Memory::Own,
+        Op::Flatten | Op::Reshape { .. } | Op::Dropout { .. } => Memory::Input,
         _ => Memory::Unknown,
     }
 }
 
-/// Whether a [`Tape`](super::tape::Tape) has a gradient of its own for an operation; the others are run again in candle's books.
-pub(crate) fn has_gradient(op: &Op) -> bool {
-    !matches!(memory(op), Memory::Unknown)
+/// Whether a [`Tape`](super::tape::Tape) has no gradient of its own for a node, and runs it again in candle's books.
+fn by_candle(graph: &Graph, node: &Node) -> bool {
+    match &node.op {
+        Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => true,
+        Op::WeightedSum { .. } | Op::Matmul => true,
+        Op::Slice { dim, .. } => *dim > 0,
+        Op::Multiply => match node.inputs.as_slice() {
+            &[xs, gate] => {
+                let dims = |id: NodeId| [&[1], graph.node(id).shape.as_slice()].concat();
+                !kernels::gates_planes(&dims(xs), &dims(gate))
+            }
+            _ => true,
+        },
+        Op::Input | Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } | Op::Activate(_) | Op::Softmax { .. } => false,
+        Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } => false,
+        Op::Concat | Op::Pick { .. } | Op::Add | Op::Scale { .. } | Op::Dropout { .. } => false,
+    }
 }
 
 /// Which value of a node its gradient is made from.
@@ -224,14 +255,16 @@ pub fn kept(op: &Op) -> Kept {
         // The slope at the value is the slope at the input: a layer behind it keeps the value anyway.
         Op::Activate(Activation::Relu | Activation::Relu6) => Kept::Output,
         Op::Activate(_) => Kept::Input,
-        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } => Kept::Nothing,
-        Op::Concat | Op::Pick { .. } | Op::Add => Kept::Nothing,
+        Op::Softmax { .. } => Kept::Output,
+        // The other factor.
+        Op::Multiply => Kept::Input,
+        Op::Input | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } => Kept::Nothing,
+        Op::Concat | Op::Pick { .. } | Op::Slice { dim: 0, .. } | Op::Add | Op::Scale { .. } => Kept::Nothing,
+        // What was dropped is drawn again.
+        Op::Dropout { .. } => Kept::Nothing,
         // Run again from what they read.
-        Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::Softmax { .. } | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => {
-            Kept::Input
-        }
-        Op::WeightedSum { .. } | Op::Multiply | Op::Matmul | Op::Scale { .. } | Op::Dropout { .. } => Kept::Input,
-        Op::Permute { .. } | Op::Slice { .. } => Kept::Input,
+        Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => Kept::Input,
+        Op::WeightedSum { .. } | Op::Matmul | Op::Slice { .. } => Kept::Input,
     }
 }
 

@@ -4,7 +4,7 @@
 //! themselves. A graph says beforehand who reads what: a value goes when its last reader has run, its memory is used for the next result,
 //! gradients are summed in place, and batch norm, the sum of a residual block and its activation are one pass over memory.
 
-use candle::{Tensor, Var, bail};
+use candle::{D, Tensor, Var, bail};
 
 use super::apply::{apply, used};
 use super::plan::{Kept, Plan, Step, kept};
@@ -64,7 +64,7 @@ impl<'a> Tape<'a> {
             for read in &step.reads {
                 let home = plan.home[read.0];
                 readers[home.0] -= 1;
-                if readers[home.0] == 0 && (mode == Mode::Eval || plan.askers[home.0] == 0) {
+                if readers[home.0] == 0 && plan.askers[home.0] == 0 {
                     tape.release(home)?;
                 }
             }
@@ -108,7 +108,7 @@ impl<'a> Tape<'a> {
                 self.statistics.push(Statistics { node: step.node, mean: normed.mean, var: normed.var });
                 Ok(normed.ys)
             }
-            Op::Concat | Op::Pick { .. } => kernels::pick_from(&inputs, &step.choice.sources),
+            Op::Concat | Op::Pick { .. } | Op::Slice { dim: 0, .. } => kernels::pick_from(&inputs, &step.choice.sources),
             Op::Add => {
                 let sum = kernels::copy(inputs[0])?;
                 inputs[1..].iter().try_for_each(|term| kernels::add_to(&sum, term))?;
@@ -157,15 +157,18 @@ impl<'a> Tape<'a> {
             [grad.dims()[0]].into_iter().chain(self.graph.node(node.inputs[k]).shape.iter().copied()).collect()
         };
         match &node.op {
-            Op::Linear(layer) if node.shape.len() == 1 => {
+            Op::Linear(layer) => {
                 let xs = self.value(node.inputs[0]);
-                let mut of = vec![kernels::linear_backward_weight(&grad, xs)?];
+                // Of tokens, each is a sample.
+                let (xs, flat) = (xs.reshape(((), xs.dim(D::Minus1)?))?, grad.reshape(((), layer.features))?);
+                let mut of = vec![kernels::linear_backward_weight(&flat, &xs)?];
                 if layer.bias {
-                    of.push(kernels::bias_backward(&grad)?);
+                    of.push(kernels::bias_backward(&flat)?);
                 }
                 grads.learn(step, of);
                 if flows(0) {
-                    grads.add(node.inputs[0], kernels::linear_backward_data(&grad, &used(&own[0], layer.top)?)?)?;
+                    let dxs = kernels::linear_backward_data(&flat, &used(&own[0], layer.top)?)?;
+                    grads.add(node.inputs[0], dxs.reshape(shape(0))?)?;
                 }
                 kernels::recycle(grad)
             }
@@ -213,8 +216,33 @@ impl<'a> Tape<'a> {
                 grads.add(node.inputs[0], kernels::global_avg_pool_backward(&grad, &shape(0))?)?;
                 kernels::recycle(grad)
             }
-            Op::Flatten | Op::Reshape { .. } => grads.add(node.inputs[0], grad.reshape(shape(0))?),
-            Op::Concat | Op::Pick { .. } => {
+            Op::Softmax { dim } => {
+                grads.add(node.inputs[0], kernels::softmax_backward(&grad, self.value(step.out), dim + 1)?)?;
+                kernels::recycle(grad)
+            }
+            Op::Flatten | Op::Reshape { .. } | Op::Dropout { p: 0.0, .. } => grads.add(node.inputs[0], grad.reshape(shape(0))?),
+            Op::Scale { .. } | Op::Dropout { .. } => {
+                // The same again: these are products with numbers that do not depend on what they are given.
+                grads.add(node.inputs[0], apply(node, &[&grad], &[], self.mode)?.value)?;
+                kernels::recycle(grad)
+            }
+            Op::Permute { order } => {
+                let mut back = vec![0; order.len() + 1];
+                order.iter().enumerate().for_each(|(to, from)| back[from + 1] = to + 1);
+                grads.add(node.inputs[0], kernels::copy(&grad.permute(back)?)?)?;
+                kernels::recycle(grad)
+            }
+            Op::Multiply if !step.by_candle => {
+                let (xs, gate) = (self.value(node.inputs[0]), self.value(node.inputs[1]));
+                if flows(0) {
+                    grads.add(node.inputs[0], kernels::multiply(&grad, gate)?)?;
+                }
+                if flows(1) {
+                    grads.add(node.inputs[1], kernels::multiply_backward_gate(&grad, xs, gate.dims())?)?;
+                }
+                kernels::recycle(grad)
+            }
+            Op::Concat | Op::Pick { .. } | Op::Slice { dim: 0, .. } => {
                 for (&input, places) in node.inputs.iter().zip(&step.choice.places) {
                     if self.plan.trained[input.0] && !places.is_empty() {
                         grads.add(input, kernels::pick_from_backward(&grad, self.graph.node(input).shape[0], places)?)?;
