@@ -22,6 +22,28 @@ pub struct Normalize {
     pub std: Vec<f32>,
 }
 
+impl Normalize {
+    /// Pixels brought to the scale 0 to 1, and no further.
+    pub fn unit(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], std: vec![1.0; channels] }
+    }
+
+    /// What a pixel of a channel becomes.
+    ///
+    /// # Panics
+    /// When there is no such channel.
+    pub fn channel(&self, channel: usize) -> impl Fn(u8) -> f32 + Copy + use<> {
+        let (mean, std) = (self.mean[channel], self.std[channel]);
+        move |pixel| (f32::from(pixel) / 255.0 - mean) / std
+    }
+
+    /// The same, but for rounding, as one factor and one summand a channel.
+    pub fn lines(&self) -> (Vec<f32>, Vec<f32>) {
+        let factors = self.std.iter().map(|std| 1.0 / (255.0 * std)).collect();
+        (factors, self.mean.iter().zip(&self.std).map(|(mean, std)| -mean / std).collect())
+    }
+}
+
 /// The samples of one training step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -113,14 +135,11 @@ impl Table {
                 Values::F32(values) => rows.extend_from_slice(values),
                 Values::U8(pixels) => {
                     let channels = batch.shape.get(1).copied().unwrap_or(1);
-                    let plane = width / channels;
-                    let (mean, std) = match batch.normalize.as_deref() {
-                        Some(Normalize { mean, std }) => (mean.clone(), std.clone()),
-                        None => (vec![0.0; channels], vec![1.0; channels]),
-                    };
-                    let at =
-                        |(i, &pixel): (usize, &u8)| (f32::from(pixel) / 255.0 - mean[i / plane % channels]) / std[i / plane % channels];
-                    rows.extend(pixels.iter().enumerate().map(at));
+                    let unit = Normalize::unit(channels);
+                    let normalize = batch.normalize.as_deref().unwrap_or(&unit);
+                    for (at, plane) in pixels.chunks_exact(width / channels).enumerate() {
+                        rows.extend(plane.iter().copied().map(normalize.channel(at % channels)));
+                    }
                 }
             }
             labels.extend_from_slice(&batch.labels);
