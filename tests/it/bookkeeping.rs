@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use candle::{Device, Tensor};
-use datasets::{Batch, BatchIter, Batches, Seed, Values};
+use datasets::{Seed, Table};
 use lab::exec::{self, Mode};
 use lab::graph::{Builder, Graph, Linear, Op, Unit, Value};
 use lab::train::Event;
@@ -11,25 +11,10 @@ use lab::{Activation, Conv, Model, Pool, Recipe, fit, kernels};
 
 use crate::nets::{self, apart, drawn};
 
-/// Epochs of one batch of so many classes.
-struct Same(Batch, usize);
-
-impl Batches for Same {
-    fn samples(&self) -> usize {
-        self.0.len()
-    }
-    fn batches(&self) -> usize {
-        1
-    }
-    fn sample_shape(&self) -> Vec<usize> {
-        self.0.shape[1..].to_vec()
-    }
-    fn classes(&self) -> usize {
-        self.1
-    }
-    fn epoch(&self, _: u64, first: usize) -> BatchIter {
-        Box::new((first == 0).then(|| Ok(self.0.clone())).into_iter())
-    }
+/// One batch, again and again.
+fn always(graph: &Graph, xs: &Tensor, labels: &[u32]) -> Table {
+    let values = xs.flatten_all().unwrap().to_vec1().unwrap();
+    Table::new(values, graph.input_shape(), labels.to_vec(), graph.output_shape()[0], labels.len(), None)
 }
 
 /// Three steps, because the second and third are made in memory of the ones before: the gradients of each step, and those of candle
@@ -40,9 +25,7 @@ fn check(graph: Graph) {
     let (model, n) = (drawn(graph, 3), 4);
     let xs = nets::samples(&model.graph, n);
     let labels: Vec<u32> = (0..n as u32).map(|at| at * 2 % 3).collect();
-    let values = Values::F32(xs.flatten_all().unwrap().to_vec1().unwrap());
-    let batch = Batch { values, shape: xs.dims().to_vec(), labels: labels.clone(), indices: (0..n as u64).collect(), normalize: None };
-    let data = Same(batch, model.graph.output_shape()[0]);
+    let data = always(&model.graph, &xs, &labels);
     let recipe = Recipe { seed: 5, ..Recipe::sgd(1e-3, 3) };
     let wanted = |step: u64| -> Vec<Tensor> {
         let mode = Mode::Train(Seed(recipe.seed).at(step).at(0));
@@ -220,10 +203,7 @@ fn evaluation_in_used_memory() {
     let model: Model = drawn(nets::resnet18(8), 1);
     let xs = nets::samples(&model.graph, 3);
     let before = model.forward(&xs).unwrap();
-    let values = Values::F32(xs.flatten_all().unwrap().to_vec1().unwrap());
-    let batch = Batch { values, shape: xs.dims().to_vec(), labels: vec![1, 2, 3], indices: vec![0, 1, 2], normalize: None };
-    let data = Same(batch, 10);
-    let score = lab::evaluate(&model, &data).unwrap();
+    let score = lab::evaluate(&model, &always(&model.graph, &xs, &[1, 2, 3])).unwrap();
     let labels = Tensor::new(&[1u32, 2, 3], &Device::Cpu).unwrap();
     let wanted = kernels::cross_entropy(&before, &labels, 0.0).unwrap().to_scalar::<f32>().unwrap();
     assert!((score.loss - f64::from(wanted)).abs() < 1e-5 * f64::from(wanted), "{} and {wanted}", score.loss);
