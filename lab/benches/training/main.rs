@@ -4,7 +4,7 @@
 //!   one optimiser step for each line that it reads and answers with the step's seconds; at the end of its input it says how many bytes it
 //!   needed at most, and 0 where it does not know.
 //! - `training profile MODEL BATCH` says where the time of such a step goes.
-//! - `training learn FOLDER SEED [DEVICE]` trains on a part of CIFAR-10 below that folder.
+//! - `training learn FOLDER SEED [DEVICE]` trains on CIFAR-10 below that folder: on a part of it, or with `cuda` on all of it.
 #![expect(clippy::print_stdout, reason = "prints what it has measured")]
 
 mod learn;
