@@ -22,6 +22,28 @@ pub struct Normalize {
     pub std: Vec<f32>,
 }
 
+impl Normalize {
+    /// Pixels brought to the scale 0 to 1, and no further.
+    pub fn unit(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], std: vec![1.0; channels] }
+    }
+
+    /// What a pixel of a channel becomes.
+    ///
+    /// # Panics
+    /// When there is no such channel.
+    pub fn channel(&self, channel: usize) -> impl Fn(u8) -> f32 + Copy + use<> {
+        let (mean, std) = (self.mean[channel], self.std[channel]);
+        move |pixel| (f32::from(pixel) / 255.0 - mean) / std
+    }
+
+    /// The same, but for rounding, as one factor and one summand a channel.
+    pub fn lines(&self) -> (Vec<f32>, Vec<f32>) {
+        let factors = self.std.iter().map(|std| 1.0 / (255.0 * std)).collect();
+        (factors, self.mean.iter().zip(&self.std).map(|(mean, std)| -mean / std).collect())
+    }
+}
+
 /// The samples of one training step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -75,11 +97,11 @@ pub trait Batches: Send + Sync {
     fn epoch(&self, epoch: u64, first: usize) -> BatchIter;
 }
 
-/// Vectors in memory, as batches: the synthetic sets, and whatever a notebook computes.
+/// Samples in memory, as batches: the synthetic sets, and whatever a notebook computes.
 #[derive(Debug, Clone)]
 pub struct Table {
     rows: Arc<Vec<f32>>,
-    width: usize,
+    shape: Vec<usize>,
     labels: Arc<Vec<u32>>,
     classes: usize,
     batch: usize,
@@ -87,16 +109,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// Rows of `width` numbers, one label each, in batches of `batch`; in random order where a seed is given.
+    /// Samples of shape `shape` one after another, a label each, in batches of `batch`; in random order where a seed is given.
     /// The last batch may be smaller.
     ///
     /// # Panics
-    /// When `rows` is not `labels.len() * width` numbers, a label is not below `classes`, or `batch` is 0.
-    pub fn new(rows: Vec<f32>, width: usize, labels: Vec<u32>, classes: usize, batch: usize, shuffle: Option<Seed>) -> Self {
-        assert_eq!(rows.len(), labels.len() * width, "{} rows of {width} numbers", labels.len());
+    /// When `rows` is not as many numbers as `labels.len()` samples have, a label is not below `classes`, or `batch` is 0.
+    pub fn new(rows: Vec<f32>, shape: &[usize], labels: Vec<u32>, classes: usize, batch: usize, shuffle: Option<Seed>) -> Self {
+        assert_eq!(rows.len(), labels.len() * shape.iter().product::<usize>(), "numbers of {} samples of {shape:?}", labels.len());
         assert!(labels.iter().all(|&label| (label as usize) < classes), "labels below {classes}");
         assert!(batch > 0, "a batch has at least one sample");
-        Self { rows: Arc::new(rows), width, labels: Arc::new(labels), classes, batch, shuffle }
+        Self { rows: Arc::new(rows), shape: shape.to_vec(), labels: Arc::new(labels), classes, batch, shuffle }
     }
 
     /// The first epoch of `source`, read into memory as vectors, in its order: pixels normalised, or divided by 255. For networks so
@@ -105,7 +127,7 @@ impl Table {
     /// # Errors
     /// When a batch cannot be read.
     pub fn collect(source: &dyn Batches) -> Result<Self, BatchError> {
-        let width = source.sample_shape().iter().product();
+        let width = source.sample_shape().iter().product::<usize>();
         let (mut rows, mut labels) = (Vec::with_capacity(source.samples() * width), Vec::with_capacity(source.samples()));
         for batch in source.epoch(0, 0) {
             let batch = batch?;
@@ -113,22 +135,19 @@ impl Table {
                 Values::F32(values) => rows.extend_from_slice(values),
                 Values::U8(pixels) => {
                     let channels = batch.shape.get(1).copied().unwrap_or(1);
-                    let plane = width / channels;
-                    let (mean, std) = match batch.normalize.as_deref() {
-                        Some(Normalize { mean, std }) => (mean.clone(), std.clone()),
-                        None => (vec![0.0; channels], vec![1.0; channels]),
-                    };
-                    let at =
-                        |(i, &pixel): (usize, &u8)| (f32::from(pixel) / 255.0 - mean[i / plane % channels]) / std[i / plane % channels];
-                    rows.extend(pixels.iter().enumerate().map(at));
+                    let unit = Normalize::unit(channels);
+                    let normalize = batch.normalize.as_deref().unwrap_or(&unit);
+                    for (at, plane) in pixels.chunks_exact(width / channels).enumerate() {
+                        rows.extend(plane.iter().copied().map(normalize.channel(at % channels)));
+                    }
                 }
             }
             labels.extend_from_slice(&batch.labels);
         }
-        Ok(Self { rows: Arc::new(rows), width, labels: Arc::new(labels), classes: source.classes(), batch: 256, shuffle: None })
+        Ok(Self::new(rows, &[width], labels, source.classes(), 256, None))
     }
 
-    /// The same vectors in batches of `batch`, in random order where a seed is given; nothing is copied.
+    /// The same samples in batches of `batch`, in random order where a seed is given; nothing is copied.
     ///
     /// # Panics
     /// When `batch` is 0.
@@ -148,7 +167,7 @@ impl Batches for Table {
     }
 
     fn sample_shape(&self) -> Vec<usize> {
-        vec![self.width]
+        self.shape.clone()
     }
 
     fn classes(&self) -> usize {
@@ -163,10 +182,12 @@ impl Batches for Table {
         let table = self.clone();
         Box::new((first..self.batches()).map(move |k| {
             let indices = order[k * table.batch..((k + 1) * table.batch).min(order.len())].to_vec();
-            let row = |&i: &u64| &table.rows[i as usize * table.width..(i as usize + 1) * table.width];
+            let width = table.shape.iter().product::<usize>();
+            let mut values = Vec::with_capacity(indices.len() * width);
+            indices.iter().for_each(|&i| values.extend_from_slice(&table.rows[i as usize * width..][..width]));
             Ok(Batch {
-                values: Values::F32(indices.iter().flat_map(row).copied().collect()),
-                shape: vec![indices.len(), table.width],
+                values: Values::F32(values),
+                shape: [&[indices.len()], table.shape.as_slice()].concat(),
                 labels: indices.iter().map(|&i| table.labels[i as usize]).collect(),
                 indices,
                 normalize: None,

@@ -79,7 +79,7 @@ impl fmt::Debug for Error {
 }
 
 /// An error and its causes, a line each. It is how our errors show themselves where `Debug` is asked for: by `unwrap` in a test, by
-/// `main`. (`?` in a notebook cell asks for `Display`, which is the first line.)
+/// `main`, by `?` in a notebook cell.
 ///
 /// # Errors
 /// When the formatter has no room.

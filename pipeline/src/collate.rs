@@ -56,10 +56,8 @@ pub(crate) struct Lookup(Vec<[f32; 256]>);
 
 impl Lookup {
     pub(crate) fn new(normalize: Option<&Normalize>, channels: usize) -> Self {
-        let row = |c: usize| {
-            let (mean, std) = normalize.map_or((0.0, 1.0), |n| (n.mean[c], n.std[c]));
-            std::array::from_fn(|pixel| (pixel as f32 / 255.0 - mean) / std)
-        };
+        let unit = Normalize::unit(channels);
+        let row = |channel: usize| std::array::from_fn(|pixel| normalize.unwrap_or(&unit).channel(channel)(pixel as u8));
         Self((0..channels).map(row).collect())
     }
 }

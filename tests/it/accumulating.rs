@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use candle::{Device, Tensor};
-use datasets::{Batch, BatchIter, Batches, Rng, Seed, Values};
+use datasets::{Rng, Seed, Table};
 use lab::graph::{Builder, Linear, Op, Value};
 use lab::metrics::memory::plan_batch;
 use lab::train::{Event, Gradients, Optimizer, Options, Schedule, fit_with};
@@ -12,49 +12,8 @@ use serde_json::Value as Json;
 
 use crate::golden;
 
-/// Pictures in memory, in order, in batches of `batch`.
-struct Pictures {
-    values: Vec<f32>,
-    labels: Vec<u32>,
-    shape: Vec<usize>,
-    classes: usize,
-    batch: usize,
-}
-
-impl Batches for Pictures {
-    fn samples(&self) -> usize {
-        self.labels.len()
-    }
-
-    fn batches(&self) -> usize {
-        self.labels.len().div_ceil(self.batch)
-    }
-
-    fn sample_shape(&self) -> Vec<usize> {
-        self.shape.clone()
-    }
-
-    fn classes(&self) -> usize {
-        self.classes
-    }
-
-    fn epoch(&self, _: u64, first: usize) -> BatchIter {
-        let width: usize = self.shape.iter().product();
-        let batch = |labels: &[u32], values: &[f32]| Batch {
-            values: Values::F32(values.to_vec()),
-            shape: [labels.len()].into_iter().chain(self.shape.iter().copied()).collect(),
-            labels: labels.to_vec(),
-            indices: (0..labels.len() as u64).collect(),
-            normalize: None,
-        };
-        let batches = self.labels.chunks(self.batch).zip(self.values.chunks(self.batch * width));
-        let batches: Vec<_> = batches.map(|(labels, values)| Ok(batch(labels, values))).skip(first).collect();
-        Box::new(batches.into_iter())
-    }
-}
-
 /// One step that changes nothing: the gradients (and the loss) that it would have been made of.
-fn gradients(model: &Model, data: &Pictures, recipe: Recipe) -> (Gradients, f64) {
+fn gradients(model: &Model, data: &Table, recipe: Recipe) -> (Gradients, f64) {
     let seen = RefCell::new(None);
     let still = Recipe { lr: 0.0, epochs: 1, ..recipe };
     fit(model, data, None, &still, |event| {
@@ -71,7 +30,7 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// A convolutional net without batch norm, and 13 pictures: a prime number, so that something is left over.
-fn plain() -> (Model, Pictures) {
+fn plain() -> (Model, Table) {
     let mut g = Builder::new("plain", &[2, 6, 6]);
     let xs = g.input();
     let ys = g.conv("conv", xs, Conv::k3(5).bias());
@@ -82,7 +41,7 @@ fn plain() -> (Model, Pictures) {
     let values = (0..13 * 72).map(|_| rng.normal() as f32).collect();
     let labels = (0..13).map(|_| rng.below(3) as u32).collect();
     let model = Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap();
-    (model, Pictures { values, labels, shape: vec![2, 6, 6], classes: 3, batch: 13 })
+    (model, Table::new(values, &[2, 6, 6], labels, 3, 13, None))
 }
 
 /// The law: without batch norm, any split gives the whole batch's loss and gradient; also of mixed samples.
@@ -181,10 +140,10 @@ fn tiny_vgg(golden: &Json) -> Model {
     model
 }
 
-fn tiny_pictures(samples: usize, [pictures, labels]: [u64; 2]) -> Pictures {
+fn tiny_pictures(samples: usize, [pictures, labels]: [u64; 2]) -> Table {
     let values = stream(pictures).take(samples * 3 * 32 * 32).map(|u| u as f32).collect();
     let labels = stream(labels).take(samples).map(|u| (10.0 * u) as u32).collect();
-    Pictures { values, labels, shape: vec![3, 32, 32], classes: 10, batch: 8 }
+    Table::new(values, &[3, 32, 32], labels, 10, 8, None)
 }
 
 /// Sum, length, largest and first three numbers, within `tolerance`.

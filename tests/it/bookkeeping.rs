@@ -3,33 +3,18 @@
 use std::cell::RefCell;
 
 use candle::{Device, Tensor};
-use datasets::{Batch, BatchIter, Batches, Seed, Values};
+use datasets::{Seed, Table};
 use lab::exec::{self, Mode};
-use lab::graph::{Builder, Graph, Op, Value};
+use lab::graph::{Builder, Graph, Linear, Op, Unit, Value};
 use lab::train::Event;
 use lab::{Activation, Conv, Model, Pool, Recipe, fit, kernels};
 
 use crate::nets::{self, apart, drawn};
 
-/// Epochs of one batch of so many classes.
-struct Same(Batch, usize);
-
-impl Batches for Same {
-    fn samples(&self) -> usize {
-        self.0.len()
-    }
-    fn batches(&self) -> usize {
-        1
-    }
-    fn sample_shape(&self) -> Vec<usize> {
-        self.0.shape[1..].to_vec()
-    }
-    fn classes(&self) -> usize {
-        self.1
-    }
-    fn epoch(&self, _: u64, first: usize) -> BatchIter {
-        Box::new((first == 0).then(|| Ok(self.0.clone())).into_iter())
-    }
+/// One batch, again and again.
+fn always(graph: &Graph, xs: &Tensor, labels: &[u32]) -> Table {
+    let values = xs.flatten_all().unwrap().to_vec1().unwrap();
+    Table::new(values, graph.input_shape(), labels.to_vec(), graph.output_shape()[0], labels.len(), None)
 }
 
 /// Three steps, because the second and third are made in memory of the ones before: the gradients of each step, and those of candle
@@ -40,9 +25,7 @@ fn check(graph: Graph) {
     let (model, n) = (drawn(graph, 3), 4);
     let xs = nets::samples(&model.graph, n);
     let labels: Vec<u32> = (0..n as u32).map(|at| at * 2 % 3).collect();
-    let values = Values::F32(xs.flatten_all().unwrap().to_vec1().unwrap());
-    let batch = Batch { values, shape: xs.dims().to_vec(), labels: labels.clone(), indices: (0..n as u64).collect(), normalize: None };
-    let data = Same(batch, model.graph.output_shape()[0]);
+    let data = always(&model.graph, &xs, &labels);
     let recipe = Recipe { seed: 5, ..Recipe::sgd(1e-3, 3) };
     let wanted = |step: u64| -> Vec<Tensor> {
         let mode = Mode::Train(Seed(recipe.seed).at(step).at(0));
@@ -150,6 +133,64 @@ fn values_that_several_read() {
 }
 
 #[test]
+fn what_is_dropped_scaled_and_gated() {
+    for unit in [Unit::Number, Unit::Channel, Unit::Sample] {
+        for p in [0.0, 0.4, 0.9] {
+            check(around(&format!("{unit:?} dropped by {p}, also before a sum"), |g, xs| {
+                let ys = g.activate(xs, Activation::Relu);
+                let ys = g.dropout(ys, p, unit);
+                let ys = g.conv("conv", ys, Conv::k3(8));
+                let ys = g.dropout(ys, p, unit);
+                g.add(&[ys, xs])
+            }));
+        }
+        check(around("the last value dropped", |g, xs| {
+            let xs = g.global_avg_pool(xs);
+            g.dropout(xs, 0.3, unit)
+        }));
+    }
+    check(around("squeezed and excited", |g, xs| {
+        let gate = g.global_avg_pool(xs);
+        let gate = g.linear("gate", gate, 8);
+        let gate = g.activate(gate, Activation::HardSigmoid);
+        let ys = g.multiply(xs, gate);
+        let picture = g.reshape(gate, &[8, 1, 1]);
+        let zs = g.multiply(ys, picture);
+        let zs = g.scale(zs, -0.7);
+        g.add(&[zs, xs])
+    }));
+    check(around("a gate for places, a square, three factors", |g, xs| {
+        let place = g.conv("place", xs, Conv::k1(1));
+        let ys = g.multiply(xs, place);
+        let ys = g.multiply(ys, ys);
+        g.node("three", Op::Multiply, &[ys, xs, place])
+    }));
+}
+
+#[test]
+fn shares_and_other_orders() {
+    check(around("shares along each dimension", |g, xs| {
+        let shares: Vec<Value> = (0..3).map(|dim| g.softmax(xs, dim)).collect();
+        g.add(&shares)
+    }));
+    check(around("a shuffle of channels", |g, xs| {
+        let (half, rest) = (g.slice(xs, 0, 0, 4), g.slice(xs, 0, 4, 4));
+        let rest = g.conv("conv", rest, Conv::k1(4));
+        let both = g.concat(&[half, rest]);
+        let apart = g.reshape(both, &[2, 4, 64]);
+        let turned = g.permute(apart, &[1, 0, 2]);
+        let turned = g.permute(turned, &[0, 1, 2]);
+        let picture = g.reshape(turned, &[8, 8, 8]);
+        g.slice(picture, 1, 3, 4)
+    }));
+    check(around("a layer for each token", |g, xs| {
+        let tokens = g.reshape(xs, &[8, 64]);
+        let ys = g.linear("tokens", tokens, Linear::plain(32).top(700));
+        g.flatten(ys)
+    }));
+}
+
+#[test]
 fn every_operation_and_a_residual_network() {
     for graph in [nets::every_op(), nets::further_ops(), nets::resnet18(8), nets::random_wired(12, 1)] {
         check(graph);
@@ -162,10 +203,7 @@ fn evaluation_in_used_memory() {
     let model: Model = drawn(nets::resnet18(8), 1);
     let xs = nets::samples(&model.graph, 3);
     let before = model.forward(&xs).unwrap();
-    let values = Values::F32(xs.flatten_all().unwrap().to_vec1().unwrap());
-    let batch = Batch { values, shape: xs.dims().to_vec(), labels: vec![1, 2, 3], indices: vec![0, 1, 2], normalize: None };
-    let data = Same(batch, 10);
-    let score = lab::evaluate(&model, &data).unwrap();
+    let score = lab::evaluate(&model, &always(&model.graph, &xs, &[1, 2, 3])).unwrap();
     let labels = Tensor::new(&[1u32, 2, 3], &Device::Cpu).unwrap();
     let wanted = kernels::cross_entropy(&before, &labels, 0.0).unwrap().to_scalar::<f32>().unwrap();
     assert!((score.loss - f64::from(wanted)).abs() < 1e-5 * f64::from(wanted), "{} and {wanted}", score.loss);

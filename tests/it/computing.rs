@@ -1,7 +1,7 @@
 //! The kernels compute the same on any number of threads, in `f32` what they do in `f64`, and refuse what makes no sense.
 
 use candle::{DType, Device, IndexOp, Result, Tensor, Var};
-use datasets::Seed;
+use datasets::{Normalize, Seed};
 use expect_test::{Expect, expect};
 use lab::kernels::{self, Activation, Affine, Conv, Divisor, Interpolation, Pool, Sgd, composed};
 
@@ -182,11 +182,11 @@ fn what_makes_no_sense_is_refused() {
         expect!["cross_entropy: smoothing: wanted 0 to 1, found 1.5"],
     );
     check_error(
-        kernels::normalize_u8(&bytes(&[1, 3, 2, 2]), &[0.5], &[0.5]),
+        kernels::normalize_u8(&bytes(&[1, 3, 2, 2]), &Normalize { mean: vec![0.5], std: vec![0.5] }),
         expect!["normalize_u8: wanted 3 means and 3 deviations, found 1 and 1"],
     );
     check_error(
-        kernels::normalize_u8(&bytes(&[1, 1, 2, 2]), &[0.5], &[0.0]),
+        kernels::normalize_u8(&bytes(&[1, 1, 2, 2]), &Normalize { mean: vec![0.5], std: vec![0.0] }),
         expect!["normalize_u8: deviation of channel 0: wanted more than 0, found 0"],
     );
     check_error(kernels::dropout(&zeros(&[2]), 1.5, Seed(0)), expect!["dropout: wanted a probability, found 1.5"]);

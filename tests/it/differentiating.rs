@@ -4,7 +4,7 @@
 //! Everything is compared in `f64`, where a central difference with a step of 1e-5 is good to about nine digits.
 
 use candle::{D, DType, Device, Result, Tensor, Var};
-use datasets::Seed;
+use datasets::{Normalize, Seed};
 use expect_test::expect;
 use lab::kernels::{self, Activation, Affine, Divisor, Pool, composed};
 
@@ -310,13 +310,18 @@ fn dropout_depends_on_seed_and_place_alone() {
 #[test]
 fn pixels_are_normalised_by_channel() {
     let xs = Tensor::from_vec((0..24u8).map(|i| i * 10).collect::<Vec<_>>(), (2, 3, 2, 2), CPU).unwrap();
-    let ys = kernels::normalize_u8(&xs.transpose(2, 3).unwrap(), &[0.5, 0.4, 0.3], &[0.5, 0.25, 0.125]).unwrap();
+    let normalize = Normalize { mean: vec![0.5, 0.4, 0.3], std: vec![0.5, 0.25, 0.125] };
+    let ys = kernels::normalize_u8(&xs.transpose(2, 3).unwrap(), &normalize).unwrap();
     let want = |n: usize, c: usize, h: usize, w: usize| {
         let pixel = ((n * 3 + c) * 4 + w * 2 + h) as f64 * 10.0;
         (pixel / 255.0 - [0.5, 0.4, 0.3][c]) / [0.5, 0.25, 0.125][c]
     };
     let want: Vec<f64> = (0..24).map(|i| want(i / 12, i / 4 % 3, i / 2 % 2, i % 2)).collect();
     assert!(distance(&numbers(&ys), &want) < 1e-6);
+    // To the last bit what a loader makes of them.
+    let pixel = |i: usize| (i / 4 * 4 + i % 2 * 2 + i / 2 % 2) as u8 * 10;
+    let loaded: Vec<f64> = (0..24).map(|i| f64::from(normalize.channel(i / 4 % 3)(pixel(i)))).collect();
+    assert_eq!(numbers(&ys), loaded);
 }
 
 /// Every operation of candle that networks here may use.

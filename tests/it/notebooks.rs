@@ -82,14 +82,17 @@ fn two_cells_share_one_candle() {
 
 #[test]
 fn a_failing_cell_stops_the_run_and_is_reported() {
-    let Some(case) = Case::new(&["let a = 1;", "let b: i32 = \"7x\".parse()?;", "println!(\"never\");"]) else { return };
+    let Some(case) = Case::new(&["let a = 1;", "let b = topolab::Table::read_csv(\"nowhere.csv\")?;", "println!(\"never\");"]) else {
+        return;
+    };
     let output = case.run(&[]);
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("invalid digit found in string") && told.ends_with("a cell failed\n"), "{told}");
+    let error = "nowhere.csv: cannot read the table\n  caused by: No such file or directory (os error 2)";
+    assert!(told.contains(error) && told.ends_with("a cell failed\n"), "{told}");
     let cells = cells(&case.path("case.out.ipynb"));
     let last = cells[1]["outputs"].as_array().unwrap().last().unwrap();
-    assert_eq!((&last["output_type"], &last["evalue"]), (&json!("error"), &json!("invalid digit found in string")));
+    assert_eq!((&last["output_type"], &last["evalue"]), (&json!("error"), &json!(error)));
     assert_eq!(cells[2]["execution_count"], Value::Null);
 }
 

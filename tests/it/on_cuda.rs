@@ -5,7 +5,7 @@
 //! `cargo test -p tests --features cudnn on_cuda` has.
 
 use candle::{DType, Device, Result, Tensor, Var};
-use datasets::Seed;
+use datasets::{Normalize, Seed};
 use lab::device::{self, Want};
 use lab::exec::{self, Mode};
 use lab::graph::Graph;
@@ -107,7 +107,8 @@ fn activations_and_the_rest_do() {
     check(card, "soft targets", &[&[30, 10], &[30, 10]], &soft, Lie::Strided);
     check(card, "dropout of samples", &[&[9, 4, 3]], &|t| kernels::dropout_samples(&t[0], 0.4, Seed(5)), Lie::Contiguous);
     let pixels = Tensor::from_vec((0..=239).collect::<Vec<u8>>(), (2, 3, 8, 5), CPU).unwrap();
-    let of = |xs: &Tensor| numbers(&kernels::normalize_u8(xs, &[0.5, 0.4, 0.3], &[0.5, 0.25, 0.125]).unwrap());
+    let normalize = Normalize { mean: vec![0.5, 0.4, 0.3], std: vec![0.5, 0.25, 0.125] };
+    let of = |xs: &Tensor| numbers(&kernels::normalize_u8(xs, &normalize).unwrap());
     assert!(distance(&of(&pixels.to_device(card).unwrap()), &of(&pixels)) < 1e-6);
 }
 

@@ -28,7 +28,7 @@ fn points(n: usize, shuffle: Option<Seed>) -> Table {
     let mut rng = Seed(9).rng();
     let rows: Vec<f32> = (0..2 * n).map(|_| rng.normal() as f32).collect();
     let labels = rows.chunks(2).map(|at| u32::from(at[0].hypot(at[1]) < 1.2)).collect();
-    Table::new(rows, 2, labels, 2, 8, shuffle)
+    Table::new(rows, &[2], labels, 2, 8, shuffle)
 }
 
 /// Everything that a step can depend on: momentum, an average, mixtures, clipping, parts of batches, a rate that moves.

@@ -22,7 +22,7 @@ fn rings(n: usize, batch: usize, shuffle: Option<Seed>) -> Table {
         rows.extend([x + 0.1 * rng.normal(), y + 0.1 * rng.normal()].map(|v| v as f32));
         labels.push(label);
     }
-    Table::new(rows, 2, labels, 2, batch, shuffle)
+    Table::new(rows, &[2], labels, 2, batch, shuffle)
 }
 
 fn perceptron() -> Model {
@@ -128,7 +128,7 @@ fn chain(factors: &[f32], recipe: &Recipe) -> (Model, lab::Result<Vec<Epoch>>) {
         model.params.set(&format!("fc{layer}.weight"), &weight).unwrap();
         model.params.set(&format!("fc{layer}.bias"), &Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
     }
-    let data = Table::new(vec![1.0; 4], 2, vec![1, 0], 2, 2, None);
+    let data = Table::new(vec![1.0; 4], &[2], vec![1, 0], 2, 2, None);
     let fitted = train::fit(&model, &data, None, recipe, |_| {});
     (model, fitted)
 }
@@ -204,7 +204,7 @@ fn a_recipe_makes_pytorchs_steps() {
             var.set(&fill(1 + k as u64, var.dims()).to_dtype(DType::F32).unwrap()).unwrap();
         }
         let rows = numbers(&fill(100, &[10, 4])).into_iter().map(|x| x as f32).collect();
-        let data = Table::new(rows, 4, (0..10).map(|i| i % 3).collect(), 3, 4, None);
+        let data = Table::new(rows, &[4], (0..10).map(|i| i % 3).collect(), 3, 4, None);
         let number = |list: &str, at: usize| wanted[list][at].as_f64().unwrap();
         train::fit(&model, &data, None, &recipe, |event| {
             if let Event::Step { done, gradients, .. } = event {
@@ -272,7 +272,7 @@ fn mixed_samples_have_mixed_targets() {
             var.set(&var.zeros_like().unwrap()).unwrap();
         }
         // Of logits 0, the gradient at a bias is ½ minus the mean target, and of a weight the mean of input times that.
-        let data = Table::new(vec![1.0, 0.0, 0.0, 1.0], 2, vec![0, 1], 2, 2, None);
+        let data = Table::new(vec![1.0, 0.0, 0.0, 1.0], &[2], vec![0, 1], 2, 2, None);
         train::fit(&model, &data, None, &Recipe { mix_up: Some(1.0), seed, ..Recipe::adam(0.0, 1) }, |event| {
             let Event::Step { gradients, .. } = event else { return };
             let [weight, bias] =

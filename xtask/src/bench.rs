@@ -14,7 +14,7 @@ use crate::workspace::{Workspace, call};
 pub(crate) enum Bench {
     /// Time optimiser steps of whole networks in alternation with plain candle and PyTorch
     Train(Train),
-    /// Train ResNet-18 on a part of CIFAR-10, beside PyTorch
+    /// Train ResNet-18 on CIFAR-10 beside PyTorch: on a part of it, or on a card on all of it
     Learn(Learn),
     /// A benchmark of `cargo bench` by its name (kernels, loading), and what it is told: `kernels -- pool`
     #[command(external_subcommand)]
@@ -59,9 +59,12 @@ pub(crate) struct Learn {
     /// How many runs of each
     #[arg(long, default_value_t = 3)]
     seeds: usize,
-    /// Threads of each; the two run side by side
+    /// Threads of each; on the CPU the two run side by side
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// On CUDA the two take turns with all pictures, shifted and mirrored, for 30 epochs
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// As for `train`
     #[arg(long)]
     python: Option<PathBuf>,
@@ -101,18 +104,7 @@ fn profile(workspace: &Workspace, args: &Train) -> Result<()> {
 
 /// Prints a Markdown table, a row for each network and number of threads.
 fn train(workspace: &Workspace, args: &Train) -> Result<()> {
-    if args.device == Device::Cuda && call(Command::new("nvidia-smi").arg("-L")).is_err() {
-        println!("no CUDA device here (`nvidia-smi -L` finds none): nothing is measured");
-        return Ok(());
-    }
-    let features: &[&str] = if args.device == Device::Cuda { &["lab/cuda"] } else { &[] };
-    let program = match workspace.benchmark("training", features) {
-        Err(error) if args.device == Device::Cuda => {
-            println!("not built for CUDA: nothing is measured: {error:#}");
-            return Ok(());
-        }
-        program => program?,
-    };
+    let Some(program) = program(workspace, args.device)? else { return Ok(()) };
     let python = python(workspace, args.python.as_deref()).inspect_err(|error| println!("no PyTorch: {error:#}")).ok();
     let twin = workspace.root.join("lab/benches/training/training.py");
     let ours = |engine: &str, device: &[&str], model: &str| -> Command {
@@ -151,6 +143,19 @@ fn train(workspace: &Workspace, args: &Train) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The program that trains; none, and a word about it, where the device is not there.
+fn program(workspace: &Workspace, device: Device) -> Result<Option<PathBuf>> {
+    if device == Device::Cpu {
+        return workspace.benchmark("training", &[]).map(Some);
+    }
+    if call(Command::new("nvidia-smi").arg("-L")).is_err() {
+        println!("no CUDA device here (`nvidia-smi -L` finds none): nothing is measured");
+        return Ok(None);
+    }
+    let program = workspace.benchmark("training", &["lab/cuda"]);
+    Ok(program.inspect_err(|error| println!("not built for CUDA: nothing is measured: {error:#}")).ok())
 }
 
 const TRAIN_HEAD: &str = "| network | batch | threads | by | seconds a step | ÷ PyTorch (range) | peak memory, MB |
@@ -211,18 +216,25 @@ fn median(numbers: &[f64]) -> f64 {
 fn learn(workspace: &Workspace, args: &Learn) -> Result<()> {
     let data = args.data.clone().unwrap_or_else(|| workspace.root.join("../shared/data/cifar10"));
     ensure!(data.is_dir(), "{}: no such folder; `--data` says where CIFAR-10 is", data.display());
-    let program = workspace.benchmark("training", &[])?;
+    let Some(program) = program(workspace, args.device)? else { return Ok(()) };
     let python = python(workspace, args.python.as_deref())?;
+    let device: &[&str] = if args.device == Device::Cuda { &["cuda"] } else { &[] };
     println!("| seed | Topolab, % right | s | PyTorch, % right | s |\n| --- | --- | --- | --- | --- |");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for seed in 0..args.seeds {
         let start = |command: &mut Command| {
-            let command = threaded(command.arg("learn").arg(&data).arg(seed.to_string()), args.threads);
+            let command = threaded(command.arg("learn").arg(&data).arg(seed.to_string()).args(device), args.threads);
             command.stdout(Stdio::piped()).spawn().context("start a run")
         };
         let our = start(&mut Command::new(&program))?;
-        let their = start(Command::new(&python).arg(workspace.root.join("lab/benches/training/training.py")))?;
-        let [(our, s), (their, their_s)] = [learnt(our)?, learnt(their)?];
+        let they = || start(Command::new(&python).arg(workspace.root.join("lab/benches/training/training.py")));
+        let [(our, s), (their, their_s)] = match args.device {
+            Device::Cpu => {
+                let their = they()?;
+                [learnt(our)?, learnt(their)?]
+            }
+            Device::Cuda => [learnt(our)?, learnt(they()?)?],
+        };
         println!("| {seed} | {our:.1} | {s:.0} | {their:.1} | {their_s:.0} |");
         ours.push(our);
         theirs.push(their);

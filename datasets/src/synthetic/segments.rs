@@ -124,7 +124,7 @@ impl Points {
     /// # Panics
     /// When `batch` is 0.
     pub fn batches(&self, batch: usize, shuffle: Option<Seed>) -> Table {
-        Table::new(self.rows.clone(), 2, self.labels.clone(), 2, batch, shuffle)
+        Table::new(self.rows.clone(), &[2], self.labels.clone(), 2, batch, shuffle)
     }
 }
 

@@ -4,7 +4,7 @@
 //!   one optimiser step for each line that it reads and answers with the step's seconds; at the end of its input it says how many bytes it
 //!   needed at most, and 0 where it does not know.
 //! - `training profile MODEL BATCH` says where the time of such a step goes.
-//! - `training learn FOLDER SEED [DEVICE]` trains on a part of CIFAR-10 below that folder.
+//! - `training learn FOLDER SEED [DEVICE]` trains on CIFAR-10 below that folder: on a part of it, or with `cuda` on all of it.
 #![expect(clippy::print_stdout, reason = "prints what it has measured")]
 
 mod learn;
@@ -15,7 +15,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use candle::Device;
-use datasets::{Batch, BatchIter, Batches, Seed, Values};
+use datasets::{Seed, Table};
 use lab::graph::{Builder, Conv, Graph, Value};
 use lab::models::{mobilenet_v2, resnet, vgg};
 use lab::train::Event;
@@ -78,7 +78,7 @@ fn depthwise() -> lab::Result<Graph> {
 
 /// Steps of [`fit`], one a line.
 fn steps(model: &Model, batch: usize) -> lab::Result<()> {
-    let data = Same(some_batch(batch, model.graph.input_shape()));
+    let data = some_batch(batch, model.graph.input_shape());
     let mut talk = Talk::new();
     talk.begin(model);
     talk.wait(&model.device);
@@ -92,34 +92,11 @@ fn steps(model: &Model, batch: usize) -> lab::Result<()> {
     outcome.map(|_| ())
 }
 
-/// Noise, with labels in turn.
-fn some_batch(n: usize, shape: &[usize]) -> Batch {
+/// One batch of noise, with labels in turn.
+fn some_batch(n: usize, shape: &[usize]) -> Table {
     let mut rng = Seed(1).rng();
     let values = (0..n * shape.iter().product::<usize>()).map(|_| rng.range(0.0, 1.0) as f32).collect();
-    let labels = (0..n as u32).map(|at| at % 10).collect();
-    Batch { values: Values::F32(values), shape: [&[n], shape].concat(), labels, indices: (0..n as u64).collect(), normalize: None }
-}
-
-/// Epochs of one and the same batch.
-struct Same(Batch);
-
-impl Batches for Same {
-    fn samples(&self) -> usize {
-        self.0.len()
-    }
-    fn batches(&self) -> usize {
-        1
-    }
-    fn sample_shape(&self) -> Vec<usize> {
-        self.0.shape[1..].to_vec()
-    }
-    fn classes(&self) -> usize {
-        10
-    }
-    fn epoch(&self, _: u64, first: usize) -> BatchIter {
-        let batch = (first == 0).then(|| Ok(self.0.clone()));
-        Box::new(batch.into_iter())
-    }
+    Table::new(values, shape, (0..n as u32).map(|at| at % 10).collect(), 10, n, None)
 }
 
 /// The other side of the pipe.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle::{DType, Device, Tensor};
+use datasets::{Batches, Table};
 use lab::exec::{Done, Pass, follow};
 use lab::graph::{Graph, NodeId, Op};
 use lab::metrics::profile;
 use lab::train::{Event, to_tensors};
 use lab::{Model, Recipe, fit};
 
-use crate::{Same, some_batch};
+use crate::some_batch;
 
 const STEPS: usize = 5;
 
@@ -18,10 +19,11 @@ const STEPS: usize = 5;
 /// beside that of a large product of matrices. A rate counts the multiply-adds of the definition, also where Winograd's algorithm does fewer.
 pub(crate) fn profile(model: &Model, batch: usize) -> lab::Result<()> {
     let data = some_batch(batch, model.graph.input_shape());
-    let (xs, labels) = to_tensors(&data, model.graph.input_shape(), &Device::Cpu)?;
+    let only = data.epoch(0, 0).next().expect("a table has a batch").map_err(lab::Error::Batch)?;
+    let (xs, labels) = to_tensors(&only, model.graph.input_shape(), &Device::Cpu)?;
     let mut costs: Vec<(String, Cost)> = costs(model, (&xs, &labels))?.into_iter().collect();
     costs.sort_by(|(_, a), (_, b)| b.seconds().total_cmp(&a.seconds()));
-    let step = seconds_of_a_step(model, &Same(data))?;
+    let step = seconds_of_a_step(model, &data)?;
     let rest = step - costs.iter().map(|(_, cost)| cost.seconds()).sum::<f64>();
     costs.push(("rest: batch, length of the gradient, update".to_owned(), Cost { forward: rest, ..Cost::default() }));
     let peak = rate_of_a_product()?;
@@ -103,7 +105,7 @@ fn kind(graph: &Graph, done: Done) -> String {
 }
 
 /// The quickest of some steps of [`fit`], everything included.
-fn seconds_of_a_step(model: &Model, data: &Same) -> lab::Result<f64> {
+fn seconds_of_a_step(model: &Model, data: &Table) -> lab::Result<f64> {
     let (mut quickest, mut start) = (f64::INFINITY, Instant::now());
     fit(model, data, None, &Recipe::sgd(0.01, STEPS + 1), |event| {
         if let Event::Step { .. } = event {

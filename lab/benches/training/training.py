@@ -120,6 +120,9 @@ def steps(name, batch, device="cpu", mode="eager"):
     print(peak, flush=True)
 
 
+MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+
+
 def first(folder, names, count):
     """The first pictures of CIFAR-10's files, (n, 3, 32, 32) and normalised, and their labels (n)."""
 
@@ -128,29 +131,47 @@ def first(folder, names, count):
         return plain.read_bytes() if plain.is_file() else lzma.open(f"{plain}.xz").read()
 
     records = torch.frombuffer(bytearray(b"".join(map(read, names))), dtype=torch.uint8).view(-1, 3073)[:count]
-    mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
     pixels = records[:, 1:].reshape(-1, 3, 32, 32).float() / 255
-    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1), records[:, 0].long()
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1), records[:, 0].long()
+
+
+def moved(xs):
+    """Each picture (n, 3, 32, 32) shifted by up to 4 pixels each way, black where nothing was, and perhaps mirrored."""
+    n, device = len(xs), xs.device
+    black = -torch.tensor(MEAN, device=device) / torch.tensor(STD, device=device)
+    padded = nn.functional.pad(xs - black.view(3, 1, 1), (4, 4, 4, 4)) + black.view(3, 1, 1)
+    side = torch.arange(32, device=device)
+    rows = torch.randint(9, (n, 1), device=device) + side
+    columns = torch.randint(9, (n, 1), device=device) + side
+    columns = torch.where(torch.rand(n, 1, device=device) < 0.5, columns.flip(1), columns)
+    samples, planes = torch.arange(n, device=device).view(n, 1, 1, 1), torch.arange(3, device=device).view(1, 3, 1, 1)
+    return padded[samples, planes, rows.view(n, 1, 32, 1), columns.view(n, 1, 1, 32)]
 
 
 def learn(folder, seed, device="cpu"):
     torch.manual_seed(int(seed))
-    model, epochs, batch, peak = resnet18(), 4, 64, 0.05
+    full = device != "cpu"
+    epochs, batch, peak, warm_up = (30, 128, 0.1, 5) if full else (4, 64, 0.05, 1)
+    files, count, test_count = ([f"data_batch_{k}.bin" for k in range(1, 6)], 50000, 10000) if full else (["data_batch_1.bin"], 4000, 2000)
+    model = resnet18()
     for module in model.modules():
         if isinstance(module, nn.Conv2d):  # as torchvision does it, and we
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     model.to(device)
-    xs, labels = (tensor.to(device) for tensor in first(folder, ["data_batch_1.bin"], 4000))
-    test_xs, test_labels = (tensor.to(device) for tensor in first(folder, ["test_batch.bin"], 2000))
-    sgd, steps = torch.optim.SGD(model.parameters(), lr=peak, momentum=0.9, weight_decay=5e-4), math.ceil(len(xs) / batch)
+    xs, labels = (tensor.to(device) for tensor in first(folder, files, count))
+    test_xs, test_labels = (tensor.to(device) for tensor in first(folder, ["test_batch.bin"], test_count))
+    sgd = torch.optim.SGD(model.parameters(), lr=peak, momentum=0.9, weight_decay=5e-4, nesterov=full)
+    steps = math.ceil(len(xs) / batch)
     start = time.perf_counter()
     for epoch in range(epochs):
         model.train()
-        for step, indices in enumerate(torch.randperm(len(xs)).split(batch)):
-            warm, wave = (step + 1) / steps, (1 + math.cos(math.pi * (epoch + step / steps - 1) / (epochs - 1))) / 2
-            sgd.param_groups[0]["lr"] = peak * (warm if epoch == 0 else wave)
+        for step, indices in enumerate(torch.randperm(len(xs), device=device).split(batch)):
+            time = epoch + step / steps
+            warm, wave = (time + 1 / steps) / warm_up, (1 + math.cos(math.pi * (time - warm_up) / (epochs - warm_up))) / 2
+            sgd.param_groups[0]["lr"] = peak * (warm if epoch < warm_up else wave)
             sgd.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(model(xs[indices]), labels[indices]).backward()
+            seen = moved(xs[indices]) if full else xs[indices]
+            nn.functional.cross_entropy(model(seen), labels[indices]).backward()
             sgd.step()
         model.eval()
         with torch.no_grad():

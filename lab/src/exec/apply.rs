@@ -58,7 +58,7 @@ pub(super) fn apply(node: &Node, inputs: &[&Tensor], own: &[&Tensor], mode: Mode
         }
         Op::Multiply => (1..inputs.len()).try_fold(input(0).clone(), |product, k| kernels::multiply(&product, input(k))),
         Op::Matmul => input(0).contiguous().and_then(|xs| xs.matmul(&input(1).contiguous()?)),
-        Op::Scale { by } => input(0) * *by,
+        Op::Scale { by } => kernels::scale(input(0), *by),
         Op::Dropout { p, unit } => match mode {
             Mode::Eval => Ok(input(0).clone()),
             Mode::Train(seed) => {

@@ -10,7 +10,7 @@ mod workspace;
 use apply::apply;
 pub use follow::{Done, Pass, follow};
 pub use plan::{Kept, kept};
-pub(crate) use plan::{Plan, Step, has_gradient};
+pub(crate) use plan::{Plan, Step};
 use tape::Tape;
 pub(crate) use workspace::{Computed, Workspace};
 

@@ -4,14 +4,14 @@
 //! themselves. A graph says beforehand who reads what: a value goes when its last reader has run, its memory is used for the next result,
 //! gradients are summed in place, and batch norm, the sum of a residual block and its activation are one pass over memory.
 
-use candle::{Tensor, Var, bail};
+use candle::{D, Tensor, Var, bail};
 
 use super::apply::{apply, used};
 use super::plan::{Kept, Plan, Step, kept};
 use super::{Done, Mode, Pass, Statistics};
 use crate::Result;
-use crate::graph::{Graph, NodeId, Op};
-use crate::kernels::{self, Divisor, Layer, Source};
+use crate::graph::{Graph, NodeId, Op, Parameter};
+use crate::kernels::{self, Divisor, Layer};
 use crate::params::Params;
 
 /// Values of a run, and what its gradient needs besides.
@@ -61,10 +61,10 @@ impl<'a> Tape<'a> {
                 tape.output = value.clone();
             }
             tape.values[step.out.0] = Some(value);
-            for input in graph.node(step.node).inputs.iter().chain(&step.tail.skip) {
-                let home = plan.home[input.0];
+            for read in &step.reads {
+                let home = plan.home[read.0];
                 readers[home.0] -= 1;
-                if readers[home.0] == 0 && (mode == Mode::Eval || plan.askers[home.0] == 0) {
+                if readers[home.0] == 0 && plan.askers[home.0] == 0 {
                     tape.release(home)?;
                 }
             }
@@ -76,15 +76,10 @@ impl<'a> Tape<'a> {
         self.values[id.0].as_ref().expect("a value is kept until its last reader ran")
     }
 
-    /// Gives a value's memory back, also under its other names.
+    /// Forgets the values that lie in a home, and gives its memory back.
     fn release(&mut self, home: NodeId) -> Result<()> {
-        let mut last = None;
-        for (at, value) in self.values.iter_mut().enumerate() {
-            if self.plan.home[at] == home {
-                last = value.take().or(last);
-            }
-        }
-        if let Some(value) = last.filter(|_| self.plan.owned[home.0] && home != self.plan.home[self.graph.output.0]) {
+        let taken = self.plan.names[home.0].iter().fold(None, |taken, name| self.values[name.0].take().or(taken));
+        if let Some(value) = taken.filter(|_| self.plan.owned[home.0]) {
             kernels::recycle(value)?;
         }
         Ok(())
@@ -113,7 +108,7 @@ impl<'a> Tape<'a> {
                 self.statistics.push(Statistics { node: step.node, mean: normed.mean, var: normed.var });
                 Ok(normed.ys)
             }
-            Op::Concat | Op::Pick { .. } => kernels::pick_from(&inputs, &sources(self.graph, step.node)),
+            Op::Concat | Op::Pick { .. } | Op::Slice { dim: 0, .. } => kernels::pick_from(&inputs, &step.choice.sources),
             Op::Add => {
                 let sum = kernels::copy(inputs[0])?;
                 inputs[1..].iter().try_for_each(|term| kernels::add_to(&sum, term))?;
@@ -128,7 +123,8 @@ impl<'a> Tape<'a> {
     /// # Errors
     /// When nothing reads a parameter's node, or an operation fails; the message names the node.
     pub(crate) fn backward(mut self, grad: Tensor, on_done: &mut dyn FnMut(Done)) -> Result<Vec<Tensor>> {
-        let mut grads = Gradients { values: vec![None; self.graph.nodes.len()], params: vec![Vec::new(); self.graph.nodes.len()] };
+        let trains = self.plan.steps.last().map_or(0, |step| step.trains.end);
+        let mut grads = Gradients { values: vec![None; self.graph.nodes.len()], params: vec![None; trains] };
         let mut askers = self.plan.askers.clone();
         grads.values[self.graph.output.0] = Some(grad);
         for step in self.plan.steps.iter().rev() {
@@ -147,16 +143,10 @@ impl<'a> Tape<'a> {
                 }
             }
         }
-        let mut params = grads.params;
-        let mut gradients = Vec::new();
-        for (at, own) in params.iter_mut().enumerate() {
-            let wanted = self.params.of(NodeId(at)).iter().filter(|(parameter, _)| parameter.role.trainable());
-            for (nth, (parameter, _)) in wanted.enumerate() {
-                let found = own.get(nth).cloned();
-                gradients.push(found.ok_or_else(|| crate::Error::mismatch(&parameter.name, "a gradient", "none: nothing reads its node"))?);
-            }
-        }
-        Ok(gradients)
+        let found = |((parameter, _), grad): ((&Parameter, &Var), Option<Tensor>)| {
+            grad.ok_or_else(|| crate::Error::mismatch(&parameter.name, "a gradient", "none: nothing reads its node"))
+        };
+        self.params.trainable().zip(grads.params).map(found).collect()
     }
 
     fn back(&self, step: &Step, grad: Tensor, grads: &mut Gradients) -> candle::Result<()> {
@@ -167,15 +157,18 @@ impl<'a> Tape<'a> {
             [grad.dims()[0]].into_iter().chain(self.graph.node(node.inputs[k]).shape.iter().copied()).collect()
         };
         match &node.op {
-            Op::Linear(layer) if node.shape.len() == 1 => {
+            Op::Linear(layer) => {
                 let xs = self.value(node.inputs[0]);
-                let mut of = vec![kernels::linear_backward_weight(&grad, xs)?];
+                // Of tokens, each is a sample.
+                let (xs, flat) = (xs.reshape(((), xs.dim(D::Minus1)?))?, grad.reshape(((), layer.features))?);
+                let mut of = vec![kernels::linear_backward_weight(&flat, &xs)?];
                 if layer.bias {
-                    of.push(kernels::bias_backward(&grad)?);
+                    of.push(kernels::bias_backward(&flat)?);
                 }
-                grads.params[step.node.0] = of;
+                grads.learn(step, of);
                 if flows(0) {
-                    grads.add(node.inputs[0], kernels::linear_backward_data(&grad, &used(&own[0], layer.top)?)?)?;
+                    let dxs = kernels::linear_backward_data(&flat, &used(&own[0], layer.top)?)?;
+                    grads.add(node.inputs[0], dxs.reshape(shape(0))?)?;
                 }
                 kernels::recycle(grad)
             }
@@ -185,7 +178,7 @@ impl<'a> Tape<'a> {
                 if conv.bias {
                     of.push(kernels::bias_backward(&grad)?);
                 }
-                grads.params[step.node.0] = of;
+                grads.learn(step, of);
                 if flows(0) {
                     let weight = used(&own[0], conv.top)?;
                     grads.add(node.inputs[0], kernels::conv2d_backward_data(&grad, &weight, xs.dims(), &conv.window())?)?;
@@ -199,7 +192,7 @@ impl<'a> Tape<'a> {
                 let ys = step.tail.skip.map(|_| self.value(step.out));
                 let of = kernels::layer_backward(grad, self.value(node.inputs[0]), ys, &layer, saved)?;
                 if *affine {
-                    grads.params[step.node.0] = vec![of.weight, of.bias];
+                    grads.learn(step, [of.weight, of.bias]);
                 }
                 grads.add(node.inputs[0], of.xs)?;
                 match (step.tail.skip, of.skip) {
@@ -223,25 +216,45 @@ impl<'a> Tape<'a> {
                 grads.add(node.inputs[0], kernels::global_avg_pool_backward(&grad, &shape(0))?)?;
                 kernels::recycle(grad)
             }
-            Op::Flatten | Op::Reshape { .. } => grads.add(node.inputs[0], grad.reshape(shape(0))?),
-            Op::Concat | Op::Pick { .. } => {
-                let sources = sources(self.graph, step.node);
-                for (k, &input) in node.inputs.iter().enumerate().filter(|&(k, _)| flows(k)) {
-                    let own = sources.iter().enumerate().filter(|(_, source)| source.0 == k);
-                    let pairs: Vec<(usize, usize)> = own.map(|(at, source)| (at, source.1)).collect();
-                    if !pairs.is_empty() {
-                        grads.add(input, kernels::pick_from_backward(&grad, self.graph.node(input).shape[0], &pairs)?)?;
+            Op::Softmax { dim } => {
+                grads.add(node.inputs[0], kernels::softmax_backward(&grad, self.value(step.out), dim + 1)?)?;
+                kernels::recycle(grad)
+            }
+            Op::Flatten | Op::Reshape { .. } | Op::Dropout { p: 0.0, .. } => grads.add(node.inputs[0], grad.reshape(shape(0))?),
+            Op::Scale { .. } | Op::Dropout { .. } => {
+                // The same again: these are products with numbers that do not depend on what they are given.
+                grads.add(node.inputs[0], apply(node, &[&grad], &[], self.mode)?.value)?;
+                kernels::recycle(grad)
+            }
+            Op::Permute { order } => {
+                let mut back = vec![0; order.len() + 1];
+                order.iter().enumerate().for_each(|(to, from)| back[from + 1] = to + 1);
+                grads.add(node.inputs[0], kernels::copy(&grad.permute(back)?)?)?;
+                kernels::recycle(grad)
+            }
+            Op::Multiply if !step.by_candle => {
+                let (xs, gate) = (self.value(node.inputs[0]), self.value(node.inputs[1]));
+                if flows(0) {
+                    grads.add(node.inputs[0], kernels::multiply(&grad, gate)?)?;
+                }
+                if flows(1) {
+                    grads.add(node.inputs[1], kernels::multiply_backward_gate(&grad, xs, gate.dims())?)?;
+                }
+                kernels::recycle(grad)
+            }
+            Op::Concat | Op::Pick { .. } | Op::Slice { dim: 0, .. } => {
+                for (&input, places) in node.inputs.iter().zip(&step.choice.places) {
+                    if self.plan.trained[input.0] && !places.is_empty() {
+                        grads.add(input, kernels::pick_from_backward(&grad, self.graph.node(input).shape[0], places)?)?;
                     }
                 }
                 kernels::recycle(grad)
             }
             Op::Add => {
-                let mut inputs = node.inputs.iter().enumerate().filter(|&(k, _)| flows(k)).map(|(_, &input)| input).collect::<Vec<_>>();
-                let last = inputs.pop();
-                for input in inputs {
-                    grads.add(input, kernels::copy(&grad)?)?;
-                }
-                last.map_or(Ok(()), |last| grads.add(last, grad))
+                let mut inputs = node.inputs.iter().filter(|input| self.plan.trained[input.0]);
+                let last = inputs.next_back();
+                inputs.try_for_each(|&input| grads.add(input, kernels::copy(&grad)?))?;
+                last.map_or(Ok(()), |&last| grads.add(last, grad))
             }
             _ => self.back_by_candle(step, &grad, grads),
         }
@@ -263,9 +276,9 @@ impl<'a> Tape<'a> {
                 grads.add(id, kernels::copy(&grad)?)?;
             }
         }
-        let trained = self.params.of(step.node).iter().zip(&own).filter(|((parameter, _), _)| parameter.role.trainable());
-        let of = trained.map(|(_, var)| store.remove(var).map_or_else(|| var.zeros_like(), Ok)).collect::<candle::Result<_>>()?;
-        grads.params[step.node.0] = of;
+        // What is not trained comes last.
+        let of = own[..step.trains.len()].iter().map(|var| store.remove(var).map_or_else(|| var.zeros_like(), Ok));
+        grads.learn(step, of.collect::<candle::Result<Vec<Tensor>>>()?);
         Ok(())
     }
 }
@@ -275,26 +288,20 @@ fn scale_and_shift(own: &[Tensor], affine: bool) -> candle::Result<(Tensor, Tens
     if affine { Ok((own[0].clone(), own[1].clone())) } else { Ok((own[0].ones_like()?, own[0].zeros_like()?)) }
 }
 
-/// From where each channel of a [`Op::Concat`] or [`Op::Pick`] comes.
-fn sources(graph: &Graph, id: NodeId) -> Vec<Source> {
-    let node = graph.node(id);
-    let channels = |(k, &input): (usize, &NodeId)| (0..graph.node(input).shape[0]).map(move |channel| (k, channel));
-    let all: Vec<Source> = node.inputs.iter().enumerate().flat_map(channels).collect();
-    match &node.op {
-        Op::Pick { channels } => channels.iter().map(|&channel| all[channel]).collect(),
-        _ => all,
-    }
-}
-
 /// What has flowed back so far.
 struct Gradients {
     /// Per node, none while nothing has.
     values: Vec<Option<Tensor>>,
-    /// Per node, of its trained parameters.
-    params: Vec<Vec<Tensor>>,
+    /// Per trained parameter, in the graph's order.
+    params: Vec<Option<Tensor>>,
 }
 
 impl Gradients {
+    /// Takes those of a step's own parameters, in their order.
+    fn learn(&mut self, step: &Step, of: impl IntoIterator<Item = Tensor>) {
+        step.trains.clone().zip(of).for_each(|(at, grad)| self.params[at] = Some(grad));
+    }
+
     /// Adds to the gradient of a value; `grad` is nobody else's.
     fn add(&mut self, id: NodeId, grad: Tensor) -> candle::Result<()> {
         match &self.values[id.0] {

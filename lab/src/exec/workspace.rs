@@ -1,4 +1,4 @@
-//! What stays between the runs of one graph: its plan, and memory that is used again.
+//! What stays between the runs of one graph: its plans, and memory that is used again.
 
 use std::cell::RefCell;
 
@@ -29,13 +29,14 @@ pub(crate) struct Computed {
 /// On the CPU by our own books ([`Tape`]), on other devices by candle's.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    plan: Plan,
+    train: Plan,
+    infer: Plan,
     pool: RefCell<BufferPool>,
 }
 
 impl Workspace {
     pub(crate) fn new(graph: &Graph) -> Self {
-        Self { plan: Plan::new(graph), pool: RefCell::default() }
+        Self { train: Plan::to_train(graph), infer: Plan::to_infer(graph), pool: RefCell::default() }
     }
 
     /// Logits `(n, classes)` by running statistics.
@@ -47,7 +48,7 @@ impl Workspace {
             return Ok(forward(graph, params, xs, Mode::Eval)?.value.detach());
         }
         let xs = xs.contiguous()?;
-        self.pool.borrow_mut().enter(|| Ok(Tape::record(&self.plan, (graph, params), &xs, Mode::Eval, &mut |_| {})?.output))
+        self.pool.borrow_mut().enter(|| Ok(Tape::record(&self.infer, (graph, params), &xs, Mode::Eval, &mut |_| {})?.output))
     }
 
     /// Loss of the logits, and its gradient, in training mode; what is dropped depends on `seed`. Changes nothing.
@@ -79,7 +80,7 @@ impl Workspace {
         }
         let xs = xs.contiguous()?;
         self.pool.borrow_mut().enter(|| {
-            let mut tape = Tape::record(&self.plan, (graph, params), &xs, mode, on_done)?;
+            let mut tape = Tape::record(&self.train, (graph, params), &xs, mode, on_done)?;
             let (logits, statistics) = (Var::from_tensor(&tape.output)?, std::mem::take(&mut tape.statistics));
             let loss = loss(&logits)?;
             let grad = loss.backward()?.remove(&logits);
@@ -102,3 +103,6 @@ fn step_by_candle(params: &Params, output: Output, loss: impl Fn(&Tensor) -> Res
     let gradients = params.trainable().map(gradient).collect::<Result<_>>()?;
     Ok(Computed { loss: loss.detach(), logits: value.detach(), statistics, gradients })
 }
+
+#[cfg(test)]
+mod tests;

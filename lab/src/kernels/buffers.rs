@@ -94,6 +94,12 @@ impl Pool {
         numbers
     }
 
+    /// How many numbers there is room for.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.free.values().flatten().map(Vec::capacity).sum()
+    }
+
     fn put(&mut self, numbers: Vec<f32>) {
         if numbers.capacity() > 0 {
             self.free.entry(numbers.capacity()).or_default().push(numbers);

@@ -3,6 +3,7 @@
 use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
 use datasets::Seed;
 
+use super::buffers::fresh;
 use super::composed;
 use super::real::{Real, each_index, each_part, for_real, numbers};
 
@@ -46,7 +47,7 @@ impl CustomOp1 for Dropout {
     fn cpu_fwd(&self, xs: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
         const PART: usize = 1 << 12;
         fn scaled<T: Real>(op: &Dropout, xs: &[T]) -> Vec<T> {
-            let mut ys = vec![T::zero(); xs.len()];
+            let mut ys = fresh(xs.len());
             let factor = T::from_f64(1.0 / (1.0 - op.p));
             each_part(&mut ys, PART, 4 * xs.len(), |part, ys| {
                 for (i, y) in ys.iter_mut().enumerate() {

@@ -3,8 +3,9 @@
 use candle::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 use datasets::Seed;
 
+use super::buffers::fresh;
 use super::composed;
-use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, sum_by};
+use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, sum_by, vectorised};
 
 /// `xs (n, ..)` times `by (n, ..)` of the same shape, or with 1 in place of some dimensions, or `(n, c)`: a gate per channel.
 ///
@@ -13,18 +14,30 @@ use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, s
 pub fn multiply(xs: &Tensor, by: &Tensor) -> Result<Tensor> {
     check_alike("multiply", "second factor", by, xs)?;
     let (dims, gate) = (xs.dims(), by.dims());
-    if dims == gate {
-        return xs * by;
-    }
-    // Beyond its channels a gate has nothing, or ones.
-    let per_channel = dims.len() >= 2 && gate.len() >= 2 && dims[..2] == gate[..2] && gate[2..].iter().all(|&size| size == 1);
-    if per_channel && (gate.len() == 2 || gate.len() == dims.len()) {
+    if gates_planes(dims, gate) {
         return times(xs, by);
     }
     if dims.len() != gate.len() || gate.iter().zip(dims).any(|(&gate, &size)| gate != size && gate != 1) {
         bail!("multiply: wanted a second factor {dims:?}, or with 1 in some places, or {:?}, found {gate:?}", &dims[..2.min(dims.len())])
     }
     xs.broadcast_mul(by)
+}
+
+/// Whether what `gate` multiplies by each of its numbers lies together in `xs`: single numbers, or channels.
+pub(crate) fn gates_planes(xs: &[usize], gate: &[usize]) -> bool {
+    // Beyond its channels a gate has nothing, or ones.
+    let per_channel = xs.len() >= 2 && gate.len() >= 2 && xs[..2] == gate[..2] && gate[2..].iter().all(|&size| size == 1);
+    xs == gate || (per_channel && (gate.len() == 2 || gate.len() == xs.len()))
+}
+
+/// The gradient of the second factor, of shape `gate`, of a [`multiply`] that [`gates_planes`].
+pub(crate) fn multiply_backward_gate(grad: &Tensor, xs: &Tensor, gate: &[usize]) -> Result<Tensor> {
+    grad.apply_op2_no_bwd(xs, &PlaneProducts(gate.iter().product()))?.reshape(gate)
+}
+
+/// Each number of `xs` times a number.
+pub(crate) fn scale(xs: &Tensor, by: f64) -> Result<Tensor> {
+    times(xs, &Tensor::new(&[by], xs.device())?.to_dtype(xs.dtype())?)
 }
 
 /// The sum of tensors of one shape, each times one of `weights (count)`.
@@ -98,25 +111,8 @@ impl CustomOp2 for Times {
     }
 
     fn cpu_fwd(&self, xs: &CpuStorage, xl: &Layout, factors: &CpuStorage, fl: &Layout) -> Result<(CpuStorage, Shape)> {
-        fn scaled<T: Real>(xs: &[T], factors: &[T]) -> Vec<T> {
-            let area = xs.len() / factors.len();
-            let mut ys = vec![T::zero(); xs.len()];
-            each_part(&mut ys, PART, xs.len(), |part, ys| {
-                let (mut at, end) = (part * PART, part * PART + ys.len());
-                while at < end {
-                    let plane = at / area;
-                    let until = end.min((plane + 1) * area);
-                    let place = at - part * PART;
-                    for (y, &x) in ys[place..].iter_mut().zip(&xs[at..until]) {
-                        *y = x * factors[plane];
-                    }
-                    at = until;
-                }
-            });
-            ys
-        }
         for_real!("multiply", xs, T => {
-            let ys = scaled::<T>(numbers("multiply", xs, xl)?, numbers("multiply", factors, fl)?);
+            let ys = planes_times::<T>(numbers("multiply", xs, xl)?, numbers("multiply", factors, fl)?);
             Ok((T::to_cpu_storage_owned(ys), xl.shape().clone()))
         })
     }
@@ -124,13 +120,35 @@ impl CustomOp2 for Times {
     fn bwd(&self, xs: &Tensor, factors: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = &grad.contiguous()?;
         let dxs = xs.track_op().then(|| grad.apply_op2_no_bwd(factors, &Self)).transpose()?;
-        let dfactors = || grad.apply_op2_no_bwd(xs, &PlaneProducts(factors.elem_count()))?.reshape(factors.shape());
+        let dfactors = || multiply_backward_gate(grad, xs, factors.dims());
         Ok((dxs, factors.track_op().then(dfactors).transpose()?))
     }
 }
 
 /// Numbers a task: large enough to be worth a thread, small enough to stay in its cache.
 const PART: usize = 1 << 14;
+
+fn planes_times<T: Real>(xs: &[T], factors: &[T]) -> Vec<T> {
+    let area = xs.len() / factors.len();
+    let mut ys = fresh(xs.len());
+    each_part(&mut ys, PART, xs.len(), |part, ys| {
+        let (mut at, end) = (part * PART, part * PART + ys.len());
+        if area == 1 {
+            let factors = xs[at..end].iter().zip(&factors[at..end]);
+            return vectorised::<T, _>(|| ys.iter_mut().zip(factors).for_each(|(y, (&x, &factor))| *y = x * factor));
+        }
+        while at < end {
+            let plane = at / area;
+            let until = end.min((plane + 1) * area);
+            let place = at - part * PART;
+            for (y, &x) in ys[place..].iter_mut().zip(&xs[at..until]) {
+                *y = x * factors[plane];
+            }
+            at = until;
+        }
+    });
+    ys
+}
 
 /// For each of so many planes the sum of the products of two tensors: `(planes)`.
 struct PlaneProducts(usize);
@@ -143,6 +161,9 @@ impl CustomOp2 for PlaneProducts {
     fn cpu_fwd(&self, xs: &CpuStorage, xl: &Layout, ys: &CpuStorage, yl: &Layout) -> Result<(CpuStorage, Shape)> {
         fn sums<T: Real>(xs: &[T], ys: &[T], planes: usize) -> Vec<T> {
             let area = xs.len() / planes;
+            if area == 1 {
+                return planes_times(xs, ys);
+            }
             // A plane may be the whole tensor, so it is cut; the cuts depend on its size alone.
             let blocks = area.div_ceil(PART);
             let block = |index: usize| {
@@ -152,7 +173,9 @@ impl CustomOp2 for PlaneProducts {
                 sum_by(xs.len(), |i| xs[i] * ys[i]).to_f64()
             };
             let sums = each_index(planes * blocks, xs.len(), block);
-            sums.chunks_exact(blocks).map(|blocks| T::from_f64(blocks.iter().sum())).collect()
+            let mut products = fresh(planes);
+            products.iter_mut().zip(sums.chunks_exact(blocks)).for_each(|(product, blocks)| *product = T::from_f64(blocks.iter().sum()));
+            products
         }
         for_real!("multiply", xs, T => {
             let sums = sums::<T>(numbers("multiply", xs, xl)?, numbers("multiply", ys, yl)?, self.0);

@@ -63,9 +63,11 @@ pub(crate) use activation::activate_backward;
 pub(crate) use buffers::{Pool as BufferPool, recycle};
 pub(crate) use channels::{Source, pick_from, pick_from_backward};
 pub(crate) use conv::{conv2d_backward_data, conv2d_backward_filter};
+pub(crate) use gate::{gates_planes, multiply_backward_gate, scale};
 pub(crate) use linear::{linear_backward_data, linear_backward_weight};
 pub(crate) use norm::{Layer, Saved, bias_backward, fuses, layer_backward, layer_forward, layer_running};
 pub(crate) use pool::{avg_pool2d_backward, global_avg_pool_backward, max_pool2d_backward};
+pub(crate) use rows::softmax_backward;
 
 // What they need meanwhile.
 pub(crate) use scratch::{Scratch, conv2d_scratch, product_scratch};

@@ -378,7 +378,7 @@ impl CustomOp1 for PlaneMean {
         let area = h * w;
         for_real!("global_avg_pool", xs, T => {
             let xs = numbers::<T>("global_avg_pool", xs, xl)?;
-            let mut ys = vec![0.0; n * c];
+            let mut ys = fresh(n * c);
             each_plane(&mut ys, 1, area, || (), |plane, y, ()| {
                 let xs = &xs[plane * area..(plane + 1) * area];
                 y[0] = sum_by(area, |i| xs[i]) / T::from_f64(area as f64);

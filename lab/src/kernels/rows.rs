@@ -2,6 +2,7 @@
 
 use candle::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 
+use super::accumulate::copy;
 use super::buffers::fresh;
 use super::composed;
 use super::norm::{Affine, batch_norm_running};
@@ -61,6 +62,16 @@ pub fn softmax(xs: &Tensor, dim: usize) -> Result<Tensor> {
     }
     let rows = xs.transpose(dim, rank - 1)?.contiguous()?.apply_op1(Softmax)?;
     rows.transpose(dim, rank - 1)?.contiguous()
+}
+
+/// The gradient of the input of [`softmax`] along `dim`, from its value.
+pub(crate) fn softmax_backward(grad: &Tensor, ys: &Tensor, dim: usize) -> Result<Tensor> {
+    let last = ys.rank() - 1;
+    if dim == last {
+        return grad.apply_op2_no_bwd(ys, &SoftmaxBackward);
+    }
+    let turned = |xs: &Tensor| xs.transpose(dim, last)?.contiguous();
+    copy(&turned(grad)?.apply_op2_no_bwd(&turned(ys)?, &SoftmaxBackward)?.transpose(dim, last)?)
 }
 
 fn check(op: &str, xs: &Tensor, affine: Option<Affine<'_>>, wanted: &[usize]) -> Result<()> {

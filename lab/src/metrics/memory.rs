@@ -12,7 +12,7 @@ use candle::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::exec::{self, Step};
-use crate::graph::{Graph, Node, NodeId, Op};
+use crate::graph::{Graph, Node, Op};
 use crate::kernels::{self, Scratch};
 use crate::train::{Optimizer, Recipe};
 use crate::{Error, Result};
@@ -24,7 +24,7 @@ pub struct Row {
     pub node: String,
     /// Its operation.
     pub op: &'static str,
-    /// Its value; 0 where it is its input in another shape, or never there because the next operation is done with it.
+    /// Its value in training; 0 where it is its input in another shape, or never there because the next operation is done with it.
     pub bytes: u64,
     /// All that lives while it runs in inference.
     pub inference: u64,
@@ -81,9 +81,10 @@ struct Moment {
 /// # Ok::<(), lab::Error>(())
 /// ```
 pub fn of(graph: &Graph, dtype: DType) -> Memory {
-    let books = Books::new(graph, dtype.size_in_bytes() as u64);
-    let (inference, _) = books.forward(false);
-    let (forward, alive) = books.forward(true);
+    let books = |plan| Books::new(graph, plan, dtype.size_in_bytes() as u64);
+    let (inference, _) = books(exec::Plan::to_infer(graph)).forward();
+    let books = books(exec::Plan::to_train(graph));
+    let (forward, alive) = books.forward();
     let (loss, backward) = books.backward(alive);
     let row = |(at, node): (usize, &Node)| Row {
         node: node.name.clone(),
@@ -124,8 +125,7 @@ struct Books<'a> {
 }
 
 impl<'a> Books<'a> {
-    fn new(graph: &'a Graph, width: u64) -> Self {
-        let plan = exec::Plan::new(graph);
+    fn new(graph: &'a Graph, plan: exec::Plan, width: u64) -> Self {
         let size: Vec<u64> = graph.nodes.iter().map(|node| node.shape.iter().product::<usize>() as u64 * width).collect();
         let (mut own, mut parameters) = (vec![0; size.len()], vec![0; size.len()]);
         own[0] = size[0];
@@ -138,30 +138,25 @@ impl<'a> Books<'a> {
         Self { graph, plan, size, own, parameters }
     }
 
-    /// What is read by a step.
-    fn inputs(&self, step: &Step) -> Vec<NodeId> {
-        self.graph.node(step.node).inputs.iter().copied().chain(step.tail.skip).collect()
-    }
-
     /// The nodes that a step computes: an operation, and of its tail the activation and the sum before it.
     fn nodes(&self, step: &Step) -> [usize; 3] {
         let sum = if step.tail.skip.is_some() && step.tail.activation.is_some() { self.graph.node(step.out).inputs[0] } else { step.out };
         [step.node.0, sum.0, step.out.0]
     }
 
-    /// What lives while each node runs, and in the end. For a gradient, what it asks for is kept.
-    fn forward(&self, train: bool) -> (Vec<u64>, u64) {
+    /// What lives while each node runs, and in the end.
+    fn forward(&self) -> (Vec<u64>, u64) {
         let mut readers = self.plan.readers.clone();
         let mut alive = self.own[0];
         let mut moments = vec![alive; self.graph.nodes.len()];
         for step in &self.plan.steps {
             alive += self.own[step.out.0];
             self.nodes(step).into_iter().for_each(|at| moments[at] = alive);
-            for input in self.inputs(step) {
-                let home = self.plan.home[input.0];
+            for read in &step.reads {
+                let home = self.plan.home[read.0];
                 readers[home.0] -= 1;
                 // The input is the caller's.
-                if readers[home.0] == 0 && home.0 > 0 && !(train && self.plan.askers[home.0] > 0) {
+                if readers[home.0] == 0 && home.0 > 0 && self.plan.askers[home.0] == 0 {
                     alive -= self.own[home.0];
                 }
             }
@@ -184,18 +179,18 @@ impl<'a> Books<'a> {
             if std::mem::take(&mut reached[step.out.0]) {
                 gradients += self.parameters[step.node.0];
                 let heir = self.plan.heir(self.graph, step).filter(|heir| self.plan.trained[heir.0]);
-                let flows: Vec<NodeId> = self.inputs(step).into_iter().filter(|input| self.plan.trained[input.0]).collect();
-                let fresh: u64 = flows.iter().filter(|&&input| Some(input) != heir).map(|&input| self.size[input.0]).sum();
-                let sample = alive + fresh + self.by_candle(step);
+                let flows = step.reads.iter().filter(|read| self.plan.trained[read.0]);
+                let fresh: u64 = flows.clone().filter(|&&read| Some(read) != heir).map(|read| self.size[read.0]).sum();
+                let sample = alive + fresh + self.meanwhile(step);
                 self.nodes(step).into_iter().for_each(|at| moments[at] = Moment { sample, gradients });
                 alive += fresh;
                 if heir.is_none() {
                     alive -= self.size[step.out.0];
                 }
-                for input in flows {
+                for read in flows {
                     // Summed where there is a gradient already.
-                    if std::mem::replace(&mut reached[input.0], true) {
-                        alive -= self.size[input.0];
+                    if std::mem::replace(&mut reached[read.0], true) {
+                        alive -= self.size[read.0];
                     }
                 }
             }
@@ -210,12 +205,17 @@ impl<'a> Books<'a> {
         (loss, moments)
     }
 
-    /// What candle takes for the gradient of a step that is not in our books: copies, products, and sums from zero.
-    fn by_candle(&self, step: &Step) -> u64 {
-        if exec::has_gradient(&self.graph.node(step.node).op) {
-            return 0;
+    /// What is taken for a gradient and given back when it is there.
+    fn meanwhile(&self, step: &Step) -> u64 {
+        let (node, out) = (self.graph.node(step.node), self.size[step.out.0]);
+        match &node.op {
+            // Copies, products, and sums from zero.
+            _ if step.by_candle => 4 * (out + step.reads.iter().map(|read| self.size[read.0]).sum::<u64>()),
+            // Copies with the dimensions in another order.
+            Op::Softmax { dim } if dim + 1 < node.shape.len() => 4 * out,
+            Op::Permute { .. } => out,
+            _ => 0,
         }
-        4 * (self.size[step.out.0] + self.inputs(step).into_iter().map(|input| self.size[input.0]).sum::<u64>())
     }
 }
 

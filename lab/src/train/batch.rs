@@ -1,7 +1,7 @@
 //! A batch as tensors: on the device, normalised, mixed.
 
 use candle::{Device, Tensor};
-use datasets::{Batch, Rng, Seed, Values};
+use datasets::{Batch, Normalize, Rng, Seed, Values};
 
 use super::gradients::Targets;
 use crate::kernels;
@@ -19,8 +19,8 @@ pub fn to_tensors(batch: &Batch, shape: &[usize], device: &Device) -> Result<(Te
             let pixels = Tensor::from_slice(values, batch.shape.as_slice(), device)?;
             let channels = batch.shape.get(1).copied().unwrap_or(1);
             match &batch.normalize {
-                Some(constants) => kernels::normalize_u8(&pixels, &constants.mean, &constants.std)?,
-                None => kernels::normalize_u8(&pixels, &vec![0.0; channels], &vec![1.0; channels])?,
+                Some(normalize) => kernels::normalize_u8(&pixels, normalize)?,
+                None => kernels::normalize_u8(&pixels, &Normalize::unit(channels))?,
             }
         }
     };

@@ -65,7 +65,7 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<ExitCode> {
 /// the last expression, by its own method or as `Debug`.
 const HEAD: &str = "#![allow(unused, dropping_copy_types, dropping_references, path_statements)]
 struct Failure;
-impl<T: std::fmt::Display> From<T> for Failure { fn from(_: T) -> Self { Failure } }
+impl<T: std::fmt::Debug> From<T> for Failure { fn from(_: T) -> Self { Failure } }
 fn show<T: ?Sized>(_: &T) {}
 ";
 

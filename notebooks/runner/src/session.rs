@@ -115,8 +115,8 @@ impl Session {
     fn load(&mut self, places: &Places) -> Result<()> {
         // evcxr's own first cell had no dependencies, so cargo emptied the lock file.
         folder::lend_settings(places, &self.folder.path)?;
-        // Another linker is another flag, and another flag compiles candle again.
-        let mut code = String::from(":linker system\n");
+        // Another linker is another flag, and another flag compiles candle again. Errors of ours tell their causes by `Debug` alone.
+        let mut code = String::from(":linker system\n:efmt {:?}\n");
         for (name, value) in folder::dependencies(&places.root)? {
             code += &format!(":dep {name} = {value}\n");
         }
@@ -234,8 +234,11 @@ fn tell(line: &str, last: &mut String, emit: &Emit, endings: &mpsc::Sender<(Endi
     };
     if marked.is_none() || !error.is_empty() {
         stream("stderr", error);
-        if !error.trim().is_empty() {
-            error.trim().clone_into(last);
+        match error.trim() {
+            "" => {}
+            // Of an error, as the line before.
+            cause if cause.starts_with("caused by: ") && !last.is_empty() => *last += &format!("\n  {cause}"),
+            line => line.clone_into(last),
         }
     }
     if let Some(text) = marked.and_then(|marked| marked.strip_prefix(STDOUT)) {
@@ -264,4 +267,28 @@ fn explain(error: &CompilationError) -> Vec<String> {
     }
     lines.extend(error.help().iter().map(|help| format!("help: {help}")));
     lines.iter().flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a cell's error is called that printed these lines.
+    #[track_caller]
+    fn check(lines: &[&str], message: &str) {
+        let (sender, endings) = mpsc::channel();
+        let (mut last, emit): (_, Emit) = (String::new(), Arc::new(|_: &Event| {}));
+        lines.iter().for_each(|line| tell(line, &mut last, &emit, &sender));
+        tell(&format!("{MARK}{END}error"), &mut last, &emit, &sender);
+        assert_eq!(endings.try_recv().unwrap(), (Ending::Error, message.to_owned()));
+        assert_eq!(last, "");
+    }
+
+    #[test]
+    fn an_error_keeps_its_causes() {
+        check(&["at work", "a.csv: cannot open", "  caused by: No such file", ""], "a.csv: cannot open\n  caused by: No such file");
+        check(&["one", "  caused by: two", "  caused by: three"], "one\n  caused by: two\n  caused by: three");
+        check(&["no error", "  caused by: nothing", "ParseIntError { kind: Empty }"], "ParseIntError { kind: Empty }");
+        check(&["  caused by: nobody"], "caused by: nobody");
+    }
 }
