@@ -107,8 +107,8 @@ pub fn batch_norm(xs: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<N
     let centred = xs.broadcast_sub(&mean)?;
     let var = centred.sqr()?.mean_keepdim(dims.as_slice())?;
     let ys = scale_shift(&centred.broadcast_div(&(&var + eps)?.sqrt()?)?, affine)?.to_dtype(dtype)?;
-    let unbiased = (var.detach().reshape(c)? * (count / (count - 1.0)))?.to_dtype(dtype)?;
-    Ok(Normed { ys, mean: mean.detach().reshape(c)?.to_dtype(dtype)?, var: unbiased })
+    let unbiased = (var.detach().reshape(c)? * (count / (count - 1.0)))?;
+    Ok(Normed { ys, mean: mean.detach().reshape(c)?, var: unbiased })
 }
 
 /// See [`batch_norm_running`](super::batch_norm_running()).

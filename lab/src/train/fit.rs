@@ -50,7 +50,7 @@ pub fn fit_with<F: Into<Flow>>(
     mut on_event: impl FnMut(Event<'_>) -> F,
 ) -> Result<Vec<Epoch>> {
     check(model, train, test, recipe)?;
-    let workspace = Workspace::new(&model.graph);
+    let workspace = Workspace::new(&model.graph, recipe.precision.narrow());
     let memory = options.memory.map(|limit| Limit { bytes: limit, planned: 0 });
     let mut run = Run { model, recipe, steps: train.batches(), workspace, memory, state: State::new(model, recipe)? };
     let keeper = options.checkpoint.as_ref().map(|place| Keeper::open(place, model, train, recipe)).transpose()?;
@@ -266,7 +266,7 @@ impl Run<'_> {
         let share = recipe.nominal_batch.map_or(1.0, |nominal| batch.len() as f64 / nominal as f64);
         let (loss, length) = (f64::from(computed.loss.to_scalar::<f32>()?), share * computed.gradients.norm()?);
         if !(loss.is_finite() && length.is_finite()) {
-            let first = blame::first(graph, params, (&xs, &targets), state.micro_batch, seed);
+            let first = blame::first((graph, params), (&xs, &targets), state.micro_batch, (seed, recipe.precision.narrow()));
             return Err(Error::Diverged { loss, epoch: state.history.len(), step: state.step, first });
         }
         let factor = recipe.clip.filter(|&most| length > most).map_or(share, |most| share * most / length);

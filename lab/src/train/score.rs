@@ -27,7 +27,7 @@ pub struct Score {
 /// # Errors
 /// When the data do not fit the model, or a batch cannot be read.
 pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
-    evaluate_in(&Workspace::new(&model.graph), model, data, usize::MAX)
+    evaluate_in(&Workspace::new(&model.graph, None), model, data, usize::MAX)
 }
 
 /// [`evaluate`], at most `size` samples at a time, in the memory of a `workspace` of the model's graph.
