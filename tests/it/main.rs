@@ -32,6 +32,7 @@ mod exporting; // ONNX files: accepted by the checker, and the same logits in on
 mod families; // networks of papers: counts, names, logits and gradients of the reference programs
 mod fitting; // what the allocator saw of a run, against what was planned
 mod matching_pytorch; // kernels against PyTorch's numbers
+mod mixing; // mixed precision: which operation computes in which type
 mod on_cuda; // a card computes what the CPU does; says that it skipped where there is none
 mod operations; // gates, norms, resampling, dropout: gradients and laws
 mod remembering; // memory by liveness, and the batches that fit

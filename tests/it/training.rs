@@ -98,7 +98,7 @@ fn what_cannot_be_trained_is_refused_before_the_first_step() {
         Recipe { rates: [("layers".to_owned(), f64::NAN)].into(), ..recipe.clone() },
         Recipe { rates: [("layer".to_owned(), 0.5)].into(), ..recipe.clone() },
         Recipe { stop: Stop { accuracy: Some(0.9), patience: None }, ..recipe.clone() },
-        Recipe { precision: Precision::Bf16, ..recipe.clone() },
+        Recipe { precision: Precision::Mixed, ..recipe.clone() },
     ];
     expect![[r#"
         recipe: label_smoothing: wanted 0.0..1.0, found 1.5
@@ -111,7 +111,7 @@ fn what_cannot_be_trained_is_refused_before_the_first_step() {
         recipe: rates: layers: wanted at least 0, found NaN
         recipe: rates: wanted the beginning of a parameter's name, found `layer`
         recipe: stop: wanted test samples to stop by, found none
-        recipe: precision: wanted f32: bf16 is for CUDA, found bf16"#]]
+        recipe: precision: wanted full, or a CUDA card and a build with cuDNN, found mixed, and no card"#]]
     .assert_eq(&recipes.map(|recipe| refused(&perceptron(), &recipe)).join("\n"));
 }
 

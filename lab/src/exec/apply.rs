@@ -3,6 +3,7 @@
 use candle::{Result, Tensor, bail};
 
 use super::Mode;
+use super::cast::{Mixed, alike};
 use crate::graph::{Node, Op, Unit};
 use crate::kernels::{self, Divisor};
 
@@ -13,20 +14,31 @@ pub(super) struct Applied {
     pub(super) statistics: Option<(Tensor, Tensor)>,
 }
 
-/// The value of a node for its inputs and parameters, in the order of the graph.
+/// The value of a node for its inputs and parameters, in the order of the graph, all of one type.
 pub(super) fn apply(node: &Node, inputs: &[&Tensor], own: &[&Tensor], mode: Mode) -> Result<Applied> {
+    apply_in(None, node, inputs, own, mode)
+}
+
+/// [`apply`], computing in the types of a run in mixed precision where it is one.
+pub(super) fn apply_in(mixed: Option<Mixed>, node: &Node, inputs: &[&Tensor], own: &[&Tensor], mode: Mode) -> Result<Applied> {
+    let cast = mixed.map_or_else(|| Ok(inputs.iter().map(|&input| input.clone()).collect()), |mixed| mixed.cast(&node.op, inputs))?;
+    let inputs: &[&Tensor] = &cast.iter().collect::<Vec<_>>();
     let (input, param) = (|k: usize| inputs[k], |k: usize| own[k]);
+    // A factor in the type of what it multiplies.
+    let factor = |param: Tensor| if mixed.is_some() { param.to_dtype(input(0).dtype()) } else { Ok(param) };
+    let weight = |top: Option<usize>| used(param(0), top).and_then(factor);
+    let bias = |bias: bool| bias.then(|| factor(param(1).clone())).transpose();
     let affine = |affine: bool| affine.then(|| kernels::Affine { weight: param(0), bias: param(1) });
     let value = match &node.op {
         Op::Input => bail!("wanted an operation, found the input"),
-        Op::Linear(layer) => used(param(0), layer.top).and_then(|weight| linear(input(0), &weight, layer.bias.then(|| param(1)))),
-        Op::Conv(conv) => {
-            used(param(0), conv.top).and_then(|weight| kernels::conv2d(input(0), &weight, conv.bias.then(|| param(1)), &conv.window()))
-        }
+        Op::Linear(layer) => linear(input(0), &weight(layer.top)?, bias(layer.bias)?.as_ref()),
+        Op::Conv(conv) => kernels::conv2d(input(0), &weight(conv.top)?, bias(conv.bias)?.as_ref(), &conv.window()),
         Op::BatchNorm { eps, affine: is_affine, .. } => match mode {
             Mode::Train(_) => {
                 let normed = kernels::batch_norm(input(0), affine(*is_affine), *eps)?;
-                return Ok(Applied { value: normed.ys, statistics: Some((normed.mean, normed.var)) });
+                // In the type of those that will learn from them.
+                let learned = |statistic: Tensor| statistic.to_dtype(own.last().map_or(statistic.dtype(), |running| running.dtype()));
+                return Ok(Applied { value: normed.ys, statistics: Some((learned(normed.mean)?, learned(normed.var)?)) });
             }
             Mode::Eval => {
                 let running = own.len() - 2;
@@ -54,7 +66,7 @@ pub(super) fn apply(node: &Node, inputs: &[&Tensor], own: &[&Tensor], mode: Mode
         Op::Add => (1..inputs.len()).try_fold(input(0).clone(), |sum, k| sum + input(k)),
         Op::WeightedSum { through } => {
             let weights = through.map_or_else(|| Ok(param(0).clone()), |through| kernels::activate(param(0), through));
-            weights.and_then(|weights| kernels::weighted_sum(inputs, &weights))
+            weights.and_then(factor).and_then(|weights| kernels::weighted_sum(inputs, &weights))
         }
         Op::Multiply => (1..inputs.len()).try_fold(input(0).clone(), |product, k| kernels::multiply(&product, input(k))),
         Op::Matmul => input(0).contiguous().and_then(|xs| xs.matmul(&input(1).contiguous()?)),
@@ -74,11 +86,11 @@ pub(super) fn apply(node: &Node, inputs: &[&Tensor], own: &[&Tensor], mode: Mode
     Ok(Applied { value: value?, statistics: None })
 }
 
-/// Inputs one after the other along the channels.
+/// Inputs one after the other along the channels, in the widest of their types.
 pub(super) fn join(inputs: &[&Tensor]) -> Result<Tensor> {
     match inputs {
         [only] => Ok((*only).clone()),
-        _ => kernels::concat(inputs),
+        _ => kernels::concat(&alike(inputs)?.iter().collect::<Vec<_>>()),
     }
 }
 

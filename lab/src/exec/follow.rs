@@ -45,7 +45,7 @@ pub fn follow(
     if !xs.device().is_cpu() {
         return Err(Error::mismatch(format!("{}: input", graph.name), "on the CPU", format!("on {:?}", xs.device().location())));
     }
-    let workspace = Workspace::new(graph);
+    let workspace = Workspace::new(graph, None);
     let loss = |logits: &Tensor| Ok(kernels::cross_entropy(logits, labels, 0.0)?);
     for step in 0..steps {
         workspace.followed_step((graph, params), xs, Seed(step as u64), loss, &mut on_done)?;

@@ -2,19 +2,21 @@
 //! statistics of batch norm) is handed back.
 
 mod apply;
+mod cast;
 mod follow;
 mod plan;
 mod tape;
 mod workspace;
 
-use apply::apply;
+use apply::apply_in;
+use cast::Mixed;
 pub use follow::{Done, Pass, follow};
 pub use plan::{Kept, kept};
 pub(crate) use plan::{Plan, Step};
 use tape::Tape;
 pub(crate) use workspace::{Computed, Workspace};
 
-use candle::{D, Tensor, Var};
+use candle::{D, DType, Tensor, Var};
 use datasets::Seed;
 
 use crate::graph::{Graph, NodeId, Op};
@@ -76,11 +78,27 @@ impl Trace {
 ///
 /// # Errors
 /// When `xs` is not of the graph's input shape, or an operation fails; the message names the node.
-#[expect(clippy::missing_panics_doc, reason = "the output is kept to the end")]
 pub fn forward(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode) -> Result<Output> {
-    let (mut values, statistics) = run(graph, params, xs, mode, Keep::Needed)?;
+    forward_in(None, graph, params, xs, mode)
+}
+
+/// [`forward`] in mixed precision: convolutions, linear layers and matrix products compute in `narrow`, a type of less than the parameters'
+/// and the input's digits; softmax and the norms of single samples in theirs; what follows an operation in the type that it leaves.
+/// The network's value and the gradients of the parameters are of their type.
+///
+/// On a card `narrow` is `bf16`, whose range is that of `f32`, so that no gradient vanishes and no loss is scaled.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_mixed(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, narrow: DType) -> Result<Output> {
+    forward_in(Some(narrow), graph, params, xs, mode)
+}
+
+/// [`forward_mixed`] where a narrow type is given.
+fn forward_in(narrow: Option<DType>, graph: &Graph, params: &Params, xs: &Tensor, mode: Mode) -> Result<Output> {
+    let (mut values, statistics) = run(graph, params, xs, (mode, narrow), Keep::Needed)?;
     let value = values.swap_remove(graph.output.0).expect("the output is kept to the end");
-    Ok(Output { value, statistics })
+    Ok(Output { value: value.to_dtype(xs.dtype())?, statistics })
 }
 
 /// Runs the graph in [`Mode::Eval`] and keeps every value, with a probe for the gradient at each.
@@ -88,13 +106,13 @@ pub fn forward(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode) -> Resul
 /// # Errors
 /// As [`forward`].
 pub fn trace(graph: &Graph, params: &Params, xs: &Tensor) -> Result<Trace> {
-    trace_in(graph, params, xs, Mode::Eval)
+    trace_in(graph, params, xs, (Mode::Eval, None))
 }
 
-/// [`trace`] in another mode.
-pub(crate) fn trace_in(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode) -> Result<Trace> {
+/// [`trace`] in another mode, and in mixed precision where a narrow type is given.
+pub(crate) fn trace_in(graph: &Graph, params: &Params, xs: &Tensor, how: (Mode, Option<DType>)) -> Result<Trace> {
     let mut probes = Vec::with_capacity(graph.nodes.len());
-    let (values, _) = run(graph, params, xs, mode, Keep::All(&mut probes))?;
+    let (values, _) = run(graph, params, xs, how, Keep::All(&mut probes))?;
     Ok(Trace { values: values.into_iter().map(|value| value.expect("every value is kept")).collect(), probes })
 }
 
@@ -116,7 +134,7 @@ struct History {
 impl History {
     fn join(&mut self, inputs: &[NodeId], values: &Values) -> candle::Result<Tensor> {
         let joined = match (inputs, &self.joined) {
-            ([first, rest @ ..], Some(joined)) if rest == self.inputs => kernels::concat(&[value(*first, values), joined])?,
+            ([first, rest @ ..], Some(joined)) if rest == self.inputs => apply::join(&[value(*first, values), joined])?,
             _ => join(inputs, values)?,
         };
         self.inputs = inputs.to_vec();
@@ -135,8 +153,15 @@ fn value(id: NodeId, values: &Values) -> &Tensor {
 
 type Values = Vec<Option<Tensor>>;
 
-fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'_>) -> Result<(Values, Vec<Statistics>)> {
+fn run(
+    graph: &Graph,
+    params: &Params,
+    xs: &Tensor,
+    (mode, narrow): (Mode, Option<DType>),
+    mut keep: Keep<'_>,
+) -> Result<(Values, Vec<Statistics>)> {
     check_input(graph, xs)?;
+    let mixed = narrow.map(|narrow| Mixed { narrow, wide: xs.dtype() });
     let mut last_reader = vec![0; graph.nodes.len()];
     for (at, node) in graph.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|input| last_reader[input.0] = at);
@@ -153,7 +178,7 @@ fn run(graph: &Graph, params: &Params, xs: &Tensor, mode: Mode, mut keep: Keep<'
             _ => {
                 let inputs: Vec<&Tensor> = node.inputs.iter().map(|&input| value(input, &values)).collect();
                 let own: Vec<&Tensor> = params.of(id).iter().map(|(_, var)| var.as_tensor()).collect();
-                apply(node, &inputs, &own, mode).map(|applied| {
+                apply_in(mixed, node, &inputs, &own, mode).map(|applied| {
                     let of_node = |(mean, var)| Statistics { node: id, mean, var };
                     statistics.extend(applied.statistics.map(of_node));
                     applied.value

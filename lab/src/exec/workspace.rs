@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use candle::{Tensor, Var};
+use candle::{DType, Tensor, Var};
 use datasets::Seed;
 
-use super::{Done, Mode, Output, Pass, Plan, Statistics, Tape, forward};
+use super::{Done, Mode, Output, Pass, Plan, Statistics, Tape, forward_in};
 use crate::graph::Graph;
 use crate::kernels::BufferPool;
 use crate::params::Params;
@@ -31,12 +31,14 @@ pub(crate) struct Computed {
 pub(crate) struct Workspace {
     train: Plan,
     infer: Plan,
+    /// Where it runs in mixed precision, its narrow type; on other devices than the CPU.
+    narrow: Option<DType>,
     pool: RefCell<BufferPool>,
 }
 
 impl Workspace {
-    pub(crate) fn new(graph: &Graph) -> Self {
-        Self { train: Plan::to_train(graph), infer: Plan::to_infer(graph), pool: RefCell::default() }
+    pub(crate) fn new(graph: &Graph, narrow: Option<DType>) -> Self {
+        Self { train: Plan::to_train(graph), infer: Plan::to_infer(graph), narrow, pool: RefCell::default() }
     }
 
     /// Logits `(n, classes)` by running statistics.
@@ -45,7 +47,7 @@ impl Workspace {
     /// As [`forward`].
     pub(crate) fn infer(&self, graph: &Graph, params: &Params, xs: &Tensor) -> Result<Tensor> {
         if !xs.device().is_cpu() {
-            return Ok(forward(graph, params, xs, Mode::Eval)?.value.detach());
+            return Ok(forward_in(self.narrow, graph, params, xs, Mode::Eval)?.value.detach());
         }
         let xs = xs.contiguous()?;
         self.pool.borrow_mut().enter(|| Ok(Tape::record(&self.infer, (graph, params), &xs, Mode::Eval, &mut |_| {})?.output))
@@ -76,7 +78,7 @@ impl Workspace {
     ) -> Result<Computed> {
         let mode = Mode::Train(seed);
         if !xs.device().is_cpu() {
-            return step_by_candle(params, forward(graph, params, xs, mode)?, loss);
+            return step_by_candle(params, forward_in(self.narrow, graph, params, xs, mode)?, loss);
         }
         let xs = xs.contiguous()?;
         self.pool.borrow_mut().enter(|| {

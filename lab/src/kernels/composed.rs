@@ -69,19 +69,25 @@ fn taps(
     stride: (usize, usize),
     dilation: (usize, usize),
 ) -> Result<Vec<Tensor>> {
-    let places = |tap: usize, out: usize, stride: usize, dilation: usize| {
-        let places = (0..out).map(|at| (at * stride + tap * dilation) as u32).collect();
-        Tensor::from_vec(places, out, xs.device())
-    };
-    let xs = xs.contiguous()?;
     let mut taps = Vec::with_capacity(kh * kw);
     for ki in 0..kh {
-        let rows = xs.index_select(&places(ki, oh, stride.0, dilation.0)?, 2)?;
+        let rows = every(xs, 2, ki * dilation.0, oh, stride.0)?;
         for kj in 0..kw {
-            taps.push(rows.index_select(&places(kj, ow, stride.1, dilation.1)?, 3)?);
+            taps.push(every(&rows, 3, kj * dilation.1, ow, stride.1)?.contiguous()?);
         }
     }
     Ok(taps)
+}
+
+/// `len` slices of `xs` along a dimension, from `first` on, each `step` after the one before. By views: an index would come from the host.
+fn every(xs: &Tensor, dim: usize, first: usize, len: usize, step: usize) -> Result<Tensor> {
+    if step == 1 {
+        return xs.narrow(dim, first, len);
+    }
+    // The last slice has perhaps none behind it to be left out.
+    let xs = xs.pad_with_zeros(dim, 0, (first + len * step).saturating_sub(xs.dims()[dim]))?.narrow(dim, first, len * step)?;
+    let split: Vec<usize> = [&xs.dims()[..dim], &[len, step], &xs.dims()[dim + 1..]].concat();
+    xs.reshape(split)?.narrow(dim + 1, 0, 1)?.squeeze(dim + 1)
 }
 
 /// See [`linear`](super::linear()).
@@ -107,8 +113,8 @@ pub fn batch_norm(xs: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<N
     let centred = xs.broadcast_sub(&mean)?;
     let var = centred.sqr()?.mean_keepdim(dims.as_slice())?;
     let ys = scale_shift(&centred.broadcast_div(&(&var + eps)?.sqrt()?)?, affine)?.to_dtype(dtype)?;
-    let unbiased = (var.detach().reshape(c)? * (count / (count - 1.0)))?.to_dtype(dtype)?;
-    Ok(Normed { ys, mean: mean.detach().reshape(c)?.to_dtype(dtype)?, var: unbiased })
+    let unbiased = (var.detach().reshape(c)? * (count / (count - 1.0)))?;
+    Ok(Normed { ys, mean: mean.detach().reshape(c)?, var: unbiased })
 }
 
 /// See [`batch_norm_running`](super::batch_norm_running()).
@@ -169,6 +175,9 @@ pub fn avg_pool2d(xs: &Tensor, pool: &Pool, divisor: Divisor) -> Result<Tensor> 
     let (_, _, oh, ow) = sum.dims4()?;
     let (rows, cols) = pool.factors(divisor, (h, w), (oh, ow));
     let factors: Vec<f64> = rows.iter().flat_map(|row| cols.iter().map(move |col| row * col)).collect();
+    if factors.iter().all(|factor| *factor == factors[0]) {
+        return (sum * factors[0])?.to_dtype(dtype);
+    }
     sum.broadcast_mul(&Tensor::from_vec(factors, (1, 1, oh, ow), xs.device())?.to_dtype(xs.dtype())?)?.to_dtype(dtype)
 }
 
@@ -196,8 +205,10 @@ fn windows(xs: &Tensor, pool: &Pool, border: f64) -> Result<Vec<Tensor>> {
 /// # Errors
 /// When candle refuses.
 pub fn activate(xs: &Tensor, activation: Activation) -> Result<Tensor> {
-    let relu = |xs: &Tensor| xs.le(0.0)?.where_cond(&xs.zeros_like()?, xs);
-    let relu6 = |xs: &Tensor| xs.ge(6.0)?.where_cond(&(xs.ones_like()? * 6.0)?, &relu(xs)?);
+    // Compared with tensors, because candle brings a number that it compares with from the host.
+    let relu = |xs: &Tensor| xs.le(&xs.zeros_like()?)?.where_cond(&xs.zeros_like()?, xs);
+    let six = |xs: &Tensor| Tensor::full(6f32, xs.shape(), xs.device())?.to_dtype(xs.dtype());
+    let relu6 = |xs: &Tensor| xs.ge(&six(xs)?)?.where_cond(&six(xs)?, &relu(xs)?);
     // Through the hyperbolic tangent, because the gradient of 1 / (1 + exp(−x)) is ∞ · 0 for large negative x.
     let sigmoid = |xs: &Tensor| ((xs * 0.5)?.tanh()? * 0.5)? + 0.5;
     let hard_sigmoid = |xs: &Tensor| relu6(&(xs + 3.0)?)? / 6.0;

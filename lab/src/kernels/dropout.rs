@@ -1,6 +1,6 @@
 //! Dropout with a seed of its own.
 
-use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, WithDType, bail};
 use datasets::Seed;
 
 use super::buffers::fresh;
@@ -22,9 +22,18 @@ pub fn dropout(xs: &Tensor, p: f64, seed: Seed) -> Result<Tensor> {
     }
     let op = Dropout { p, seed };
     if !xs.device().is_cpu() {
-        return composed::dropout(xs, &each_index(xs.elem_count(), 4 * xs.elem_count(), |at| u8::from(op.keeps(at))), p);
+        return composed::dropout(xs, &kept(xs.elem_count(), (p, seed), xs.device())?, p);
     }
     xs.contiguous()?.apply_op1(op)
+}
+
+/// For each of `len` places whether it keeps its number, 1, or not, 0: `(len)` of `u8`. A CUDA card draws for itself, and the same.
+pub(super) fn kept(len: usize, (p, seed): (f64, Seed), device: &Device) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(card) = device {
+        return super::cuda::draw(card, len, p, seed);
+    }
+    Tensor::from_vec(each_index(len, 4 * len, |at| u8::from(Dropout { p, seed }.keeps(at))), len, device)
 }
 
 #[derive(Clone, Copy)]

@@ -1,10 +1,11 @@
 //! Numbers that multiply whole planes: gates, learned factors, and the masks of dropout.
 
-use candle::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use datasets::Seed;
 
 use super::buffers::fresh;
 use super::composed;
+use super::dropout::kept;
 use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, sum_by, vectorised};
 
 /// `xs (n, ..)` times `by (n, ..)` of the same shape, or with 1 in place of some dimensions, or `(n, c)`: a gate per channel.
@@ -87,9 +88,9 @@ fn drop_planes(op: &str, xs: &Tensor, planes: usize, (p, seed): (f64, Seed)) -> 
     if p == 0.0 {
         return Ok(xs.clone());
     }
-    let factor = |at: usize| if seed.at(at as u64).rng().chance(p) { 0.0 } else { 1.0 / (1.0 - p) };
-    let mask: Vec<f64> = (0..planes).map(factor).collect();
-    times(xs, &Tensor::from_vec(mask, planes, xs.device())?.to_dtype(xs.dtype())?)
+    let factor = if p < 1.0 { 1.0 / (1.0 - p) } else { 1.0 };
+    let mask = (kept(planes, (p, seed), xs.device())?.to_dtype(DType::F64)? * factor)?;
+    times(xs, &mask.to_dtype(xs.dtype())?)
 }
 
 /// `xs` cut into as many planes, in the order of memory, as there are `factors`, each plane times its factor.

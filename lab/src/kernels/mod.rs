@@ -2,8 +2,8 @@
 //!
 //! Every function takes and gives plain candle tensors, NCHW (or `(n, d)`), `f32` or `f64`, of any layout. On the CPU each is one
 //! node of candle's graph with a forward and a backward pass of ours; on other devices it is [`composed`] from candle's own
-//! operations, with those left out whose gradients are wrong. With the feature `cudnn`, convolutions and batch norm on a CUDA card are
-//! nodes of ours too (`cuda`), also of `f16` and `bf16`.
+//! operations, with those left out whose gradients are wrong. On a CUDA card what is random and the largest weights are kernels of ours,
+//! and with the feature `cudnn` convolutions and batch norm are nodes of ours too (`cuda`), also of `f16` and `bf16`.
 //!
 //! **Invariant:** results do not depend on the number of threads. Work is split by shape alone, each number is written by one
 //! task, and partial sums are added in a fixed order.
@@ -21,8 +21,8 @@ mod conv;
 mod conv_depthwise;
 mod conv_gather;
 mod conv_winograd;
-#[cfg(feature = "cudnn")]
-#[expect(unsafe_code, reason = "cuDNN is a library of C")]
+#[cfg(feature = "cuda")]
+#[expect(unsafe_code, reason = "cuDNN is a library of C, and so is what launches a kernel")]
 mod cuda;
 mod dropout;
 mod gate;

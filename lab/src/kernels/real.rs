@@ -184,6 +184,12 @@ pub(super) fn check_alike(op: &str, name: &str, tensor: &Tensor, like: &Tensor) 
     Ok(())
 }
 
+/// As [`check_alike`], but a wider type will do too.
+pub(super) fn check_beside(op: &str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
+    let wider = tensor.dtype().is_float() && tensor.dtype().size_in_bytes() > like.dtype().size_in_bytes();
+    if wider && tensor.device().same_device(like.device()) { Ok(()) } else { check_alike(op, name, tensor, like) }
+}
+
 /// `(n, c, pixels)` of a tensor `(n, c, h, w)` or `(n, c)`.
 pub(super) fn planes(op: &str, xs: &Tensor) -> Result<(usize, usize, usize)> {
     match *xs.dims() {

@@ -1,8 +1,12 @@
 //! The largest weights of a layer, chosen anew in each step.
 
+#[cfg(feature = "cuda")]
+use candle::CudaStorage;
 use candle::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
 
 use super::composed;
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::real::{Real, for_real, numbers};
 
 /// The `count` numbers of `weight` with the largest magnitude; the others are 0. Of equals, the later ones are kept.
@@ -15,6 +19,10 @@ use super::real::{Real, for_real, numbers};
 pub fn top_k(weight: &Tensor, count: usize) -> Result<Tensor> {
     if !(1..=weight.elem_count()).contains(&count) {
         bail!("top_k: wanted 1 to {} weights, found {count}", weight.elem_count())
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::selects(weight) {
+        return weight.contiguous()?.apply_op1(TopK(count));
     }
     if !weight.device().is_cpu() {
         return composed::top_k(weight, count);
@@ -36,6 +44,11 @@ impl CustomOp1 for TopK {
             smallest(weight, weight.len() - self.0).into_iter().for_each(|at| kept[at] = 0.0);
             Ok((T::to_cpu_storage_owned(kept), layout.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, weight: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        Ok((cuda::top_k(weight, layout, self.0)?, layout.shape().clone()))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

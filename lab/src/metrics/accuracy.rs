@@ -21,6 +21,19 @@ pub fn top_k(logits: &Tensor, labels: &[u32], k: usize) -> Result<f64> {
     Ok(hits(logits, labels, k)? as f64 / labels.len() as f64)
 }
 
+/// How many samples have the largest logit at their label, a scalar that stays on the device: [`hits`] with `k` 1. `labels` are `(n)` of
+/// `u32`; one that is no class is no hit where its logits are above 0, and no error.
+pub(crate) fn hits_there(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let classes = Tensor::arange(0, logits.dims2()?.1 as u32, logits.device())?.unsqueeze(0)?;
+    let (logits, labels) = (logits.detach().to_dtype(DType::F32)?, labels.unsqueeze(1)?);
+    let own = labels.broadcast_eq(&classes)?.where_cond(&logits, &logits.zeros_like()?)?.sum_keepdim(1)?;
+    let count = |places: Tensor| places.to_dtype(DType::F32)?.sum_keepdim(1);
+    let larger = count(logits.broadcast_gt(&own)?)?;
+    let first = count((logits.broadcast_eq(&own)? * classes.broadcast_lt(&labels)?)?)?;
+    let better = ((larger + first)? + own.ne(&own)?.to_dtype(DType::F32)?)?;
+    Ok(better.eq(&better.zeros_like()?)?.to_dtype(DType::F32)?.sum_all()?)
+}
+
 /// How many samples have their label among the `k` largest logits.
 pub(crate) fn hits(logits: &Tensor, labels: &[u32], k: usize) -> Result<usize> {
     let (n, classes) = logits.dims2()?;

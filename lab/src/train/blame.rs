@@ -1,6 +1,6 @@
 //! Where training left the numbers.
 
-use candle::Tensor;
+use candle::{DType, Tensor};
 use datasets::Seed;
 
 use super::gradients::Targets;
@@ -16,24 +16,29 @@ use crate::params::Params;
 ///
 /// Runs the batch once more, `micro_batch` samples at a time, and keeps everything, which takes about twice the memory of a
 /// step. Where that fails, or nobody is found, it was the loss.
-pub(super) fn first(graph: &Graph, params: &Params, (xs, targets): (&Tensor, &Targets), micro_batch: usize, seed: Seed) -> String {
+pub(super) fn first(
+    (graph, params): (&Graph, &Params),
+    (xs, targets): (&Tensor, &Targets),
+    micro_batch: usize,
+    (seed, narrow): (Seed, Option<DType>),
+) -> String {
     let n = xs.dims()[0];
     let in_part = |(nth, (from, len))| {
-        let mode = Mode::Train(seed.at(nth as u64));
-        of_part(graph, params, (&xs.narrow(0, from, len)?, &targets.rows(from, len)?), mode)
+        let how = (Mode::Train(seed.at(nth as u64)), narrow);
+        of_part(graph, params, (&xs.narrow(0, from, len)?, &targets.rows(from, len)?), how)
     };
     let found = parts(n, micro_batch.min(n)).into_iter().enumerate().find_map(|part| in_part(part).transpose());
     found.and_then(Result::ok).unwrap_or_else(|| "the loss".to_owned())
 }
 
-fn of_part(graph: &Graph, params: &Params, (xs, targets): (&Tensor, &Targets), mode: Mode) -> Result<Option<String>> {
-    let trace = exec::trace_in(graph, params, xs, mode)?;
+fn of_part(graph: &Graph, params: &Params, (xs, targets): (&Tensor, &Targets), how: (Mode, Option<DType>)) -> Result<Option<String>> {
+    let trace = exec::trace_in(graph, params, xs, how)?;
     for (at, node) in graph.nodes.iter().enumerate() {
         if !finite(trace.value(NodeId(at)))? {
             return Ok(Some(format!("the value of `{}`", node.name)));
         }
     }
-    let gradients = targets.loss(trace.value(graph.output))?.backward()?;
+    let gradients = targets.loss(&trace.value(graph.output).to_dtype(xs.dtype())?)?.backward()?;
     for (at, node) in graph.nodes.iter().enumerate().rev() {
         if let Some(gradient) = trace.gradient(&gradients, NodeId(at))
             && !finite(gradient)?

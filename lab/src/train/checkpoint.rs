@@ -148,7 +148,7 @@ impl<'a> Keeper<'a> {
 }
 
 /// Every variable of a run, under a name of its own.
-fn entries<'a>(state: &'a State, params: &'a Params) -> Vec<(String, &'a Var)> {
+pub(super) fn entries<'a>(state: &'a State, params: &'a Params) -> Vec<(String, &'a Var)> {
     let weights =
         |stem: &'static str, params: &'a Params| params.iter().map(move |(parameter, var)| (format!("{stem}.{}", parameter.name), var));
     let average = state.average.iter().flat_map(|average| weights("average", average));

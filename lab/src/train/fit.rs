@@ -7,12 +7,17 @@ use super::checkpoint::{Checkpoint, Keeper};
 use super::gradients::{self, Gradients, Targets};
 use super::optimizer::Memory;
 use super::score::{Tally, check_fit, evaluate_in};
+use super::watch::{BETWEEN, Earlier, Unread};
 use super::{Recipe, average, batch, blame, micro};
 use crate::exec::Workspace;
+use crate::metrics::accuracy;
 use crate::metrics::memory::plan_batch;
 use crate::model::Model;
 use crate::params::Params;
 use crate::{Error, Result};
+
+#[cfg(test)]
+mod tests;
 
 /// Trains `model` in place on `train`, testing on `test` after every epoch, and returns one row per epoch.
 ///
@@ -47,18 +52,33 @@ pub fn fit_with<F: Into<Flow>>(
     test: Option<&dyn Batches>,
     recipe: &Recipe,
     options: &Options,
+    on_event: impl FnMut(Event<'_>) -> F,
+) -> Result<Vec<Epoch>> {
+    let between = if model.device.is_cpu() { 1 } else { BETWEEN };
+    fit_watched(model, (train, test), recipe, options, between, on_event)
+}
+
+/// [`fit_with`], with a look at the device every `between` steps.
+fn fit_watched<F: Into<Flow>>(
+    model: &Model,
+    (train, test): (&dyn Batches, Option<&dyn Batches>),
+    recipe: &Recipe,
+    options: &Options,
+    between: usize,
     mut on_event: impl FnMut(Event<'_>) -> F,
 ) -> Result<Vec<Epoch>> {
     check(model, train, test, recipe)?;
-    let workspace = Workspace::new(&model.graph);
+    let workspace = Workspace::new(&model.graph, recipe.precision.narrow());
     let memory = options.memory.map(|limit| Limit { bytes: limit, planned: 0 });
-    let mut run = Run { model, recipe, steps: train.batches(), workspace, memory, state: State::new(model, recipe)? };
+    let watch = Watch { between, save: options.checkpoint.as_ref().map(|place| place.every), ..Watch::default() };
+    let mut run = Run { model, recipe, steps: train.batches(), workspace, memory, watch, state: State::new(model, recipe)? };
     let keeper = options.checkpoint.as_ref().map(|place| Keeper::open(place, model, train, recipe)).transpose()?;
     if let Some(keeper) = &keeper {
         keeper.restore(&mut run.state, &model.params)?;
     }
     let save = |state: &State| keeper.as_ref().map_or(Ok(()), |keeper| keeper.save(state, &model.params));
     let due = |state: &State| options.checkpoint.as_ref().is_some_and(|place| state.done.is_multiple_of(place.every));
+    let mut told = run.state.done;
     let tested = model.with(run.state.average.as_ref().unwrap_or(&model.params).clone());
     let total = recipe.epochs * run.steps;
     'run: while !run.is_over() {
@@ -66,10 +86,16 @@ pub fn fit_with<F: Into<Flow>>(
         for batch in train.epoch(run.state.history.len() as u64, run.state.step) {
             let batch = batch.map_err(Error::Batch)?;
             drop(last.take()); // before there are new ones
-            let gradients = run.step(&batch)?;
+            let Some(gradients) = run.step(&batch)? else { continue 'run };
             let (done, loss) = (run.state.done, run.state.tally.score().loss);
-            flow = on_event(Event::Step { done, of: total, samples: batch.len(), loss, model, gradients: &gradients }).into();
+            if done > told {
+                flow = on_event(Event::Step { done, of: total, samples: batch.len(), loss, model, gradients: &gradients }).into();
+                told = done;
+            }
             last = Some(gradients);
+            if flow == Flow::Stop && !run.is_sound()? {
+                continue 'run;
+            }
             // The last step of an epoch is tested first, and then kept.
             if run.state.step < run.steps {
                 if flow == Flow::Stop || due(&run.state) {
@@ -136,7 +162,7 @@ pub enum Event<'a> {
         of: usize,
         /// Samples of this step.
         samples: usize,
-        /// Mean training loss of the epoch so far, in nats.
+        /// Mean training loss of the epoch so far, in nats; on a card as of the last look at it, up to 15 steps ago.
         loss: f64,
         /// After the step.
         model: &'a Model,
@@ -187,7 +213,23 @@ struct Run<'a> {
     steps: usize,
     workspace: Workspace,
     memory: Option<Limit>,
+    watch: Watch,
     state: State,
+}
+
+/// When a run looks at what its steps have given.
+#[derive(Default)]
+struct Watch {
+    /// Steps from one look to the next.
+    between: usize,
+    /// Steps from one checkpoint to the next, which is of a state that has been looked at.
+    save: Option<usize>,
+    /// Of each step since the last look its loss, hits and squared length of gradient.
+    unread: Unread,
+    /// The run at the last look, where there are steps without.
+    earlier: Option<Earlier>,
+    /// Up to this step there is a look at each.
+    wary: usize,
 }
 
 /// Of memory.
@@ -248,37 +290,89 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One step; changes nothing where it fails.
-    fn step(&mut self, batch: &Batch) -> Result<Gradients> {
+    /// Whether the step about to be made is looked at before it is made.
+    fn is_due(&self) -> bool {
+        let (state, watch) = (&self.state, &self.watch);
+        let next = state.done + 1;
+        let ends = state.step == 0 || state.step + 1 == self.steps || watch.save.is_some_and(|every| next.is_multiple_of(every));
+        ends || watch.unread.len() + 1 >= watch.between || next <= watch.wary
+    }
+
+    /// Looks at the steps since the last time and counts them; of the first that left the numbers how many were noted after it, its loss.
+    fn look(&mut self) -> Result<Option<(usize, f64)>> {
+        let rows = self.watch.unread.read()?;
+        for (at, (scalars, samples)) in rows.iter().enumerate() {
+            if !scalars.iter().all(|scalar| scalar.is_finite()) {
+                return Ok(Some((rows.len() - 1 - at, scalars[0])));
+            }
+            self.state.tally.add(scalars, *samples);
+        }
+        Ok(None)
+    }
+
+    /// Whether all steps made so far kept to the numbers; else the run is where it was at the look before.
+    fn is_sound(&mut self) -> Result<bool> {
+        let found = self.look()?;
+        if let Some((after, _)) = found {
+            self.go_back(self.state.done - after)?;
+        }
+        Ok(found.is_none())
+    }
+
+    /// Puts the run back to where the last look left it, to go on with a look a step up to step number `wary`, counted from 1.
+    fn go_back(&mut self, wary: usize) -> Result<()> {
+        if let Some(earlier) = self.watch.earlier.take() {
+            earlier.put_into(&mut self.state, &self.model.params)?;
+        }
+        self.watch.wary = wary;
+        Ok(())
+    }
+
+    /// One step; changes nothing where it fails. `None` where it was found that one since the last look had left the numbers: the run is
+    /// then where it was at that look.
+    fn step(&mut self, batch: &Batch) -> Result<Option<Gradients>> {
         self.plan(batch.len())?;
-        let Self { model: Model { graph, params, device, .. }, recipe, ref workspace, .. } = *self;
-        let lr = self.rate(self.state.step);
-        let state = &mut self.state;
+        let Self { model: Model { graph, params, device, .. }, recipe, .. } = *self;
+        let (lr, looks) = (self.rate(self.state.step), self.is_due());
+        if !looks && self.watch.unread.len() == 0 {
+            self.watch.earlier = Some(Earlier::of(&self.state, params)?);
+        }
+        let (state, workspace) = (&mut self.state, &self.workspace);
         let seed = Seed(recipe.seed).at(state.done as u64);
         let (xs, labels) = batch::to_tensors(batch, graph.input_shape(), device)?;
         let (xs, targets) = match recipe.mix_up {
             Some(alpha) => batch::mix_up(&xs, &batch.labels, graph.output_shape()[0], (alpha, recipe.label_smoothing), seed)?,
-            None => (xs, Targets::Labels { labels, smoothing: recipe.label_smoothing }),
+            None => (xs, Targets::Labels { labels: labels.clone(), smoothing: recipe.label_smoothing }),
         };
         let compute =
             |xs: &_, targets: &_, part: usize| gradients::compute(workspace, (graph, params), (xs, targets), seed.at(part as u64));
         let computed = micro::fitting(&xs, &targets, &mut state.micro_batch, compute)?;
         let share = recipe.nominal_batch.map_or(1.0, |nominal| batch.len() as f64 / nominal as f64);
-        let (loss, length) = (f64::from(computed.loss.to_scalar::<f32>()?), share * computed.gradients.norm()?);
-        if !(loss.is_finite() && length.is_finite()) {
-            let first = blame::first(graph, params, (&xs, &targets), state.micro_batch, seed);
+        let square = computed.gradients.square()?;
+        let hits = accuracy::hits_there(&computed.logits, &labels)?;
+        self.watch.unread.note(&[&computed.loss, &hits, &square], batch.len())?;
+        let found = if looks { self.look()? } else { None };
+        if let Some((after @ 1.., _)) = found {
+            self.go_back(self.state.done + 1 - after)?;
+            return Ok(None);
+        }
+        let state = &mut self.state;
+        if let Some((_, loss)) = found {
+            let first = blame::first((graph, params), (&xs, &targets), state.micro_batch, (seed, recipe.precision.narrow()));
             return Err(Error::Diverged { loss, epoch: state.history.len(), step: state.step, first });
         }
-        let factor = recipe.clip.filter(|&most| length > most).map_or(share, |most| share * most / length);
-        let gradients = if factor == 1.0 { computed.gradients } else { computed.gradients.scaled(factor)? };
-        state.tally.add(&computed.logits, loss, &batch.labels)?;
+        let gradients = match recipe.clip {
+            Some(most) => computed.gradients.clipped(most, share, &square)?,
+            None if share == 1.0 => computed.gradients,
+            None => computed.gradients.scaled(share)?,
+        };
         (state.step, state.done) = (state.step + 1, state.done + 1);
         state.memory.step(params, &gradients, lr, state.done)?;
         average::statistics(graph, params, &computed.statistics)?;
         if let (Some(average), Some(decay)) = (&state.average, recipe.average) {
             average::weights(average, params, decay, state.done)?;
         }
-        Ok(gradients)
+        Ok(Some(gradients))
     }
 
     fn end_epoch(&mut self, tested: Option<super::Score>) -> Epoch {

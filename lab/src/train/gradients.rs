@@ -78,9 +78,21 @@ impl Gradients {
     /// # Errors
     /// When the device fails.
     pub fn norm(&self) -> Result<f64> {
+        Ok(self.square()?.to_scalar::<f64>()?.sqrt())
+    }
+
+    /// The square of [`Gradients::norm`], a scalar of `f64` on the device.
+    pub(super) fn square(&self) -> Result<Tensor> {
         let squares = self.0.iter().map(kernels::sum_of_squares).collect::<candle::Result<Vec<_>>>()?;
-        // One number comes back from the device, not one a parameter.
-        Ok(Tensor::stack(&squares, 0)?.sum_all()?.to_scalar::<f64>()?.sqrt())
+        Ok(Tensor::stack(&squares, 0)?.sum_all()?)
+    }
+
+    /// Each number times `share`, and if their length is then more than `most`, shortened to that. `square` is that of the length before.
+    pub(super) fn clipped(self, most: f64, share: f64, square: &Tensor) -> Result<Self> {
+        let scalar = |number: f64| Tensor::full(number, (), square.device());
+        let factor = (scalar(share * most)? / (square.sqrt()? * share)?.maximum(&scalar(most)?)?)?;
+        let scaled = |gradient: Tensor| gradient.broadcast_mul(&factor.to_dtype(gradient.dtype())?);
+        Ok(Self(self.0.into_iter().map(scaled).collect::<candle::Result<_>>()?))
     }
 
     /// Each number times `factor`; each tensor goes when the next is there.

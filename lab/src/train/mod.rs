@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`Recipe`] is what is asked for; [`fit()`] is the loop; `gradients` is the one place that differentiates, and
 //! is run by `micro` for as many samples at once as memory holds; `optimizer` and `average` are what follows; `checkpoint`
-//! keeps all of it; `blame` finds out where a run left the numbers.
+//! keeps all of it; `watch` says when a card is looked at; `blame` finds out where a run left the numbers.
 
 mod average;
 mod batch;
@@ -15,6 +15,7 @@ mod optimizer;
 mod recipe;
 mod schedule;
 mod score;
+mod watch;
 
 pub use batch::to_tensors;
 pub use checkpoint::Checkpoint;

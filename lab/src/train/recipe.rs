@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle::Device;
+use candle::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use super::{Epoch, Schedule};
@@ -104,15 +104,23 @@ pub enum Decayed {
     Weights,
 }
 
-/// What numbers are computed in.
+/// What numbers are computed in. Parameters, what the optimiser remembers and running statistics are `f32` in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// `f32` throughout.
     #[default]
-    F32,
-    /// `bf16` where it does no harm, `f32` elsewhere.
-    Bf16,
+    Full,
+    /// Convolutions and other sums of products in `bf16`, and so what lies between them; statistics, softmax, norms of single samples and
+    /// the loss in `f32`, as PyTorch's autocast has it. For CUDA cards, with cuDNN. See [`forward_mixed`](crate::exec::forward_mixed).
+    Mixed,
+}
+
+impl Precision {
+    /// The narrow one of two types.
+    pub(super) fn narrow(self) -> Option<DType> {
+        (self == Self::Mixed).then_some(DType::BF16)
+    }
 }
 
 /// When a run stops before its last epoch; wants test samples.
@@ -158,7 +166,7 @@ impl Recipe {
             nominal_batch: None,
             average: None,
             stop: Stop::default(),
-            precision: Precision::F32,
+            precision: Precision::Full,
             seed: 0,
         }
     }
@@ -230,9 +238,9 @@ impl Recipe {
         if matches!(self.schedule, Schedule::WarmRestarts { late: Some(_), .. }) && self.warm_up > 0.0 {
             return wrong("warm_up", "0 before late restarts", self.warm_up);
         }
-        if self.precision == Precision::Bf16 {
-            let wanted = if device.is_cpu() { "f32: bf16 is for CUDA" } else { "f32: bf16 is not there yet" };
-            return Err(Error::mismatch("recipe: precision", wanted, "bf16"));
+        if self.precision == Precision::Mixed && !(device.is_cuda() && cfg!(feature = "cudnn")) {
+            let found = if device.is_cuda() { "mixed, and no cuDNN" } else { "mixed, and no card" };
+            return Err(Error::mismatch("recipe: precision", "full, or a CUDA card and a build with cuDNN", found));
         }
         self.schedule.check()
     }

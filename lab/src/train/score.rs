@@ -1,11 +1,11 @@
 //! How well a network does.
 
-use candle::Tensor;
 use datasets::Batches;
 use serde::{Deserialize, Serialize};
 
 use super::batch::to_tensors;
 use super::micro;
+use super::watch::{BETWEEN, Unread};
 use crate::exec::Workspace;
 use crate::graph::Graph;
 use crate::kernels;
@@ -27,22 +27,27 @@ pub struct Score {
 /// # Errors
 /// When the data do not fit the model, or a batch cannot be read.
 pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
-    evaluate_in(&Workspace::new(&model.graph), model, data, usize::MAX)
+    evaluate_in(&Workspace::new(&model.graph, None), model, data, usize::MAX)
 }
 
 /// [`evaluate`], at most `size` samples at a time, in the memory of a `workspace` of the model's graph.
 pub(super) fn evaluate_in(workspace: &Workspace, model: &Model, data: &dyn Batches, size: usize) -> Result<Score> {
     check_fit(&model.graph, data)?;
-    let mut tally = Tally::default();
+    let (mut tally, mut unread) = (Tally::default(), Unread::default());
     for batch in data.epoch(0, 0) {
         let batch = batch.map_err(Error::Batch)?;
         let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
         for (from, len) in micro::parts(batch.len(), size.min(batch.len())) {
             let logits = workspace.infer(&model.graph, &model.params, &xs.narrow(0, from, len)?)?;
-            let loss = kernels::cross_entropy(&logits, &labels.narrow(0, from, len)?, 0.0)?;
-            tally.add(&logits, f64::from(loss.to_scalar::<f32>()?), &batch.labels[from..from + len])?;
+            let labels = labels.narrow(0, from, len)?;
+            let loss = kernels::cross_entropy(&logits, &labels, 0.0)?;
+            unread.note(&[&loss, &accuracy::hits_there(&logits, &labels)?], len)?;
+        }
+        if unread.len() >= BETWEEN {
+            unread.read()?.iter().for_each(|(scalars, samples)| tally.add(scalars, *samples));
         }
     }
+    unread.read()?.iter().for_each(|(scalars, samples)| tally.add(scalars, *samples));
     Ok(tally.score())
 }
 
@@ -73,12 +78,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A batch of mean loss `loss`.
-    pub(super) fn add(&mut self, logits: &Tensor, loss: f64, labels: &[u32]) -> Result<()> {
-        self.loss += loss * labels.len() as f64;
-        self.hits += accuracy::hits(logits, labels, 1)?;
-        self.samples += labels.len();
-        Ok(())
+    /// A batch of so many samples: its mean loss, and how many of them are classified right.
+    pub(super) fn add(&mut self, scalars: &[f64], samples: usize) {
+        self.loss += scalars[0] * samples as f64;
+        self.hits += scalars[1] as usize;
+        self.samples += samples;
     }
 
     pub(super) fn score(&self) -> Score {

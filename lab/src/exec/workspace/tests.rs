@@ -24,7 +24,7 @@ fn check(name: &str, inside: impl FnOnce(&mut Builder, Value) -> Value) {
     let logits = g.linear("fc", xs, 3);
     let graph = g.finish(logits).unwrap();
     let params = Params::init(&graph, Seed(1), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-    let (workspace, xs, factors) = (Workspace::new(&graph), noise(&[3, 2, 5, 3]), noise(&[3, 3]));
+    let (workspace, xs, factors) = (Workspace::new(&graph, None), noise(&[3, 2, 5, 3]), noise(&[3, 3]));
     let step = || workspace.step((&graph, &params), &xs, Seed(5), |logits| Ok((logits * &factors)?.sum_all()?)).unwrap();
     for ((parameter, var), gradient) in params.trainable().zip(step().gradients) {
         let (before, gradient) = (var.as_detached_tensor().copy().unwrap(), gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap());
@@ -124,7 +124,7 @@ fn memory_is_taken_as_often_as_given_back() {
     let logits = g.linear("fc", tokens, 3);
     let graph = g.finish(logits).unwrap();
     let params = Params::init(&graph, Seed(1), &Device::Cpu).unwrap();
-    let (workspace, xs) = (Workspace::new(&graph), noise(&[5, 3, 8, 8]).to_dtype(DType::F32).unwrap());
+    let (workspace, xs) = (Workspace::new(&graph, None), noise(&[5, 3, 8, 8]).to_dtype(DType::F32).unwrap());
     let kept = |round: u64| {
         workspace.step((&graph, &params), &xs, Seed(round), |logits| Ok(logits.sqr()?.sum_all()?)).unwrap();
         workspace.infer(&graph, &params, &xs.narrow(0, 0, 1 + round as usize % 5).unwrap()).unwrap();

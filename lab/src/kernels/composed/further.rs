@@ -48,13 +48,13 @@ pub fn softmax(xs: &Tensor, dim: usize) -> Result<Tensor> {
     powers.broadcast_div(&powers.sum_keepdim(dim)?)?.to_dtype(dtype)
 }
 
-/// `xs` divided by `1 − p` where `kept`, one number a place, is not 0, and 0 elsewhere; see [`dropout`](crate::kernels::dropout()).
+/// `xs` divided by `1 − p` where `kept`, a `u8` a place, is not 0, and 0 elsewhere; see [`dropout`](crate::kernels::dropout()).
 ///
 /// # Errors
 /// When candle refuses.
-pub fn dropout(xs: &Tensor, kept: &[u8], p: f64) -> Result<Tensor> {
+pub fn dropout(xs: &Tensor, kept: &Tensor, p: f64) -> Result<Tensor> {
     let scaled = if p < 1.0 { (xs / (1.0 - p))? } else { xs.clone() };
-    Tensor::from_slice(kept, xs.shape(), xs.device())?.where_cond(&scaled, &xs.zeros_like()?)
+    kept.reshape(xs.shape())?.where_cond(&scaled, &xs.zeros_like()?)
 }
 
 /// `xs` cut into as many planes as there are `factors`, each times its factor; see [`multiply`](crate::kernels::multiply()).
@@ -87,7 +87,7 @@ pub fn upsample2d(xs: &Tensor, (rows, columns): (usize, usize), by: Interpolatio
     ys.transpose(2, 3)?.contiguous()
 }
 
-/// See [`top_k`](crate::kernels::top_k()). The choice is made on the CPU: candle sorts no long rows on a GPU.
+/// See [`top_k`](crate::kernels::top_k()). The choice is made on the CPU: candle sorts no long rows on a card.
 ///
 /// # Errors
 /// When candle refuses.

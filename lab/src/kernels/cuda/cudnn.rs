@@ -8,7 +8,7 @@ use candle::backend::BackendDevice;
 use candle::cuda_backend::cudarc::cudnn::{result, sys};
 use candle::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use candle::cuda_backend::{CudaStorageSlice, DeviceId};
-use candle::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, bail};
+use candle::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, Tensor, bail};
 
 use sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
 
@@ -119,6 +119,11 @@ impl Moves {
         }
         Ok(moves)
     }
+}
+
+/// Whether cuDNN does tensors like this one.
+pub(in crate::kernels) fn takes(xs: &Tensor) -> bool {
+    xs.device().is_cuda() && data_type(xs.dtype()).is_ok()
 }
 
 fn data_type(dtype: DType) -> Result<sys::cudnnDataType_t> {

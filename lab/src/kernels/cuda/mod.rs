@@ -1,30 +1,36 @@
-//! Kernels by cuDNN, for tensors on a CUDA card: what [`composed`](super::composed) would do slowly from candle's operations.
+//! Kernels for tensors on a CUDA card: what [`composed`](super::composed) would do slowly from candle's operations, or on the host.
 //!
-//! Convolutions ([`conv`]) and batch norm ([`norm`]) of `f32`, `f16` and `bf16`; all else, and `f64`, is composed. Sums are `f32` or
-//! wider. `f32` convolutions may use TF32 (a mantissa of 10 bits in products), as PyTorch's do unless told otherwise; where that is too
-//! coarse, NVIDIA's variable `NVIDIA_TF32_OVERRIDE=0` takes it away. Deterministic algorithms are taken wherever there is one.
+//! With the feature `cudnn`, convolutions (`conv`) and batch norm (`norm`) of `f32`, `f16` and `bf16` are cuDNN's; of our own (`own`) are
+//! what a dropout keeps and the largest weights of a layer; all else, and `f64`, is composed. Sums are `f32` or wider. `f32` convolutions
+//! may use TF32 (a mantissa of 10 bits in products), as PyTorch's do unless told otherwise; where that is too coarse, NVIDIA's variable
+//! `NVIDIA_TF32_OVERRIDE=0` takes it away. Deterministic algorithms are taken wherever there is one.
 //!
-//! All is NCHW. Channels last, which tensor cores prefer, would want graphs that keep it from layer to layer; cuDNN turns the
-//! tensors around by itself meanwhile. Algorithms come from cuDNN's rules of thumb, asked anew each time, not from trials.
+//! All is NCHW, which cuDNN turns round for its tensor cores; `ARCHITECTURE.md` says why. Algorithms come from cuDNN's rules of thumb, asked
+//! anew each time, not from trials.
 //!
-//! What the host waits for, in a step of training on a card:
-//! - the loss and the norm of the gradients, one number each (`train::fit`), and where both are finite nothing more;
-//! - the choice of [`top_k`](super::top_k()), which is made on the host: the weights are copied there and a mask back;
-//! - copies from the host of what is small but not kept on the card: the masks of dropout, the places of [`pick`](super::pick())
-//!   and of pooling windows, class numbers, shares of interpolation. A copy from ordinary memory may wait for the card.
+//! A step of training on a card waits for nothing on the host. Every so many steps (`train::watch`) there is a look at what they gave, of
+//! three numbers a step. What goes to the card is not waited for if it is small (CUDA sets it aside first, up to 64 KB), which all but the
+//! first of these is:
+//! - the batch, from ordinary memory, for which a copy may wait;
+//! - targets of mixed samples, and whom each is mixed with;
+//! - class numbers of a loss, the places of [`pick`](super::pick()), shares of interpolation, and the factors of averages whose
+//!   windows are not all of one size: a few numbers each that the graph knows, made anew in every step;
+//! - sizes and strides, where an operation of candle's reads what is not contiguous.
 //!
-//! Convolution, batch norm, losses, `sum_of_squares` and the steps of optimisers wait for nothing.
+//! The choice of [`top_k`](super::top_k()) in `f64` is made on the host.
 
+#[cfg(feature = "cudnn")]
 mod conv;
+#[cfg(feature = "cudnn")]
 mod cudnn;
+#[cfg(feature = "cudnn")]
 mod norm;
+mod own;
 
+#[cfg(feature = "cudnn")]
 pub(super) use conv::{backward_data, backward_filter, forward};
+#[cfg(feature = "cudnn")]
+pub(super) use cudnn::takes;
+#[cfg(feature = "cudnn")]
 pub(super) use norm::{batch_norm, batch_norm_running};
-
-use candle::{DType, Tensor};
-
-/// Whether the kernels here do tensors like this one.
-pub(super) fn takes(xs: &Tensor) -> bool {
-    xs.device().is_cuda() && matches!(xs.dtype(), DType::F32 | DType::F16 | DType::BF16)
-}
+pub(super) use own::{draw, selects, top_k};

@@ -9,7 +9,7 @@ use candle::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDT
 
 use super::activation::Identity;
 use super::composed;
-use super::real::{check_alike, for_real, numbers, planes};
+use super::real::{check_beside, for_real, numbers, planes};
 use passes::{Moments, MomentsOf, lines, map};
 
 pub(crate) use layer::{Layer, Saved, fuses, layer_backward, layer_forward, layer_running};
@@ -24,7 +24,7 @@ pub struct Affine<'a> {
     pub bias: &'a Tensor,
 }
 
-/// A batch normalised by its own statistics, and these.
+/// A batch normalised by its own statistics, and these, which are `f32` where it is of half precision.
 #[derive(Debug, Clone)]
 pub struct Normed {
     /// Same shape as the input.
@@ -37,7 +37,8 @@ pub struct Normed {
 
 /// `xs (n, c, h, w)` or `(n, c)`, each channel shifted and scaled to mean 0 and variance 1 over this batch. For training.
 ///
-/// `eps` is added to the (biased) variance. The gradient flows through mean and variance.
+/// `eps` is added to the (biased) variance. The gradient flows through mean and variance. Weight and bias may be of a wider type than
+/// `xs`: `f32` beside `bf16`.
 ///
 /// # Errors
 /// When there is but one number a channel, shapes do not fit, or types or devices differ.
@@ -64,14 +65,14 @@ pub fn batch_norm(xs: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<N
 
 /// `xs (n, c, h, w)` or `(n, c)`, each channel shifted and scaled by the statistics given, both `(c)`. For evaluation.
 ///
-/// No gradient flows to the statistics.
+/// No gradient flows to the statistics. These, weight and bias may be of a wider type than `xs`.
 ///
 /// # Errors
 /// When shapes do not fit, or types or devices differ.
 pub fn batch_norm_running(xs: &Tensor, mean: &Tensor, var: &Tensor, affine: Option<Affine<'_>>, eps: f64) -> Result<Tensor> {
     let (_, c, _) = check(xs, affine)?;
     for (name, statistic) in [("mean", mean), ("variance", var)] {
-        check_alike("batch_norm", name, statistic, xs)?;
+        check_beside("batch_norm", name, statistic, xs)?;
         if statistic.dims() != [c] {
             bail!("batch_norm: running {name}: wanted ({c}), found {:?}", statistic.dims())
         }
@@ -94,7 +95,7 @@ fn check(xs: &Tensor, affine: Option<Affine<'_>>) -> Result<(usize, usize, usize
         bail!("batch_norm: wanted at least one number, found an input {:?}", xs.dims())
     }
     for (name, tensor) in affine.iter().flat_map(|affine| [("weight", affine.weight), ("bias", affine.bias)]) {
-        check_alike("batch_norm", name, tensor, xs)?;
+        check_beside("batch_norm", name, tensor, xs)?;
         if tensor.dims() != [dims.1] {
             bail!("batch_norm: {name}: wanted ({}), found {:?}", dims.1, tensor.dims())
         }
@@ -105,7 +106,10 @@ fn check(xs: &Tensor, affine: Option<Affine<'_>>) -> Result<(usize, usize, usize
 fn normalize(xs: &Tensor, affine: Option<Affine<'_>>, op: Normalize) -> Result<Tensor> {
     let c = xs.dims()[1];
     match affine {
-        Some(Affine { weight, bias }) => xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op),
+        Some(Affine { weight, bias }) => {
+            let of_type = |numbers: &Tensor| numbers.to_dtype(xs.dtype())?.contiguous();
+            xs.apply_op3(&of_type(weight)?, &of_type(bias)?, op)
+        }
         None => xs.apply_op3(&Tensor::ones(c, xs.dtype(), xs.device())?, &Tensor::zeros(c, xs.dtype(), xs.device())?, op),
     }
 }

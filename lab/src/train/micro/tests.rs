@@ -45,7 +45,7 @@ fn numbers(computed: &Computed) -> Vec<f32> {
 #[test]
 fn a_batch_that_does_not_fit_is_halved() {
     let (model, (xs, targets)) = (model(), batch(13));
-    let workspace = Workspace::new(&model.graph);
+    let workspace = Workspace::new(&model.graph, None);
     let compute =
         |xs: &Tensor, targets: &Targets, _: usize| gradients::compute(&workspace, (&model.graph, &model.params), (xs, targets), Seed(0));
     let whole = numbers(&compute(&xs, &targets, 0).unwrap());
