@@ -1,9 +1,10 @@
 //! Cross-entropy of logits as one node of the graph: the softmax is never stored.
+#![expect(clippy::needless_range_loop, reason = "lanes by their numbers")]
 
 use candle::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
 use super::composed;
-use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, per_task};
+use super::real::{Real, check_alike, each_index, each_part, for_real, numbers, per_task, sum_by, vectorised};
 
 /// Mean cross-entropy, in nats, of logits `(n, k)` and labels `(n)` of type `u32`: a scalar, `f32` where the logits are of half precision.
 ///
@@ -53,14 +54,28 @@ fn check(logits: &Tensor) -> Result<(usize, usize)> {
     }
 }
 
+/// The largest number of a row; NaN is none.
+#[inline(always)]
+fn largest<T: Real>(row: &[T]) -> T {
+    let larger = |a: T, b: T| if b > a { b } else { a };
+    let (chunks, rest) = row.as_chunks::<16>();
+    let mut lanes = [-<T as Real>::INFINITY; 16];
+    for chunk in chunks {
+        for lane in 0..16 {
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
+        }
+    }
+    lanes.iter().chain(rest).fold(-<T as Real>::INFINITY, |a, &b| larger(a, b))
+}
+
 /// The logarithm of the sum of the exponentials of a row.
 fn log_sum_exp<T: Real>(row: &[T]) -> f64 {
-    let largest = row.iter().fold(-<T as Real>::INFINITY, |a, &b| if b > a { b } else { a });
+    let largest = vectorised::<T, _>(|| largest(row));
     if !largest.to_f64().is_finite() {
         return if row.iter().any(|x| x.to_f64().is_nan()) { f64::NAN } else { largest.to_f64() };
     }
-    let sum: f64 = row.iter().map(|&x| (x - largest).exp().to_f64()).sum();
-    largest.to_f64() + sum.ln()
+    let sum = vectorised::<T, _>(|| sum_by(row.len(), |at| (row[at] - largest).exp()));
+    largest.to_f64() + sum.to_f64().ln()
 }
 
 /// The mean over rows, summed in order.
@@ -76,14 +91,14 @@ fn mean<T: Real>(logits: &[T], (n, k): (usize, usize), loss: impl Fn(usize, &[T]
 
 /// Puts the softmax of a row into `result`, one exponential a number, and gives the log-sum-exp.
 fn softmax<T: Real>(row: &[T], result: &mut [T]) -> T {
-    let largest = row.iter().fold(-<T as Real>::INFINITY, |a, &b| if b > a { b } else { a });
-    let mut sum = 0.0;
-    for (result, &x) in result.iter_mut().zip(row) {
-        *result = (x - largest).exp();
-        sum += result.to_f64();
-    }
-    let scale = T::from_f64(1.0 / sum);
-    result.iter_mut().for_each(|result| *result *= scale);
+    let (largest, sum) = vectorised::<T, _>(|| {
+        let largest = largest(row);
+        result.iter_mut().zip(row).for_each(|(result, &x)| *result = (x - largest).exp());
+        let sum = sum_by(result.len(), |at| result[at]).to_f64();
+        let scale = T::from_f64(1.0 / sum);
+        result.iter_mut().for_each(|result| *result *= scale);
+        (largest, sum)
+    });
     T::from_f64(largest.to_f64() + sum.ln())
 }
 
