@@ -36,7 +36,7 @@ pub(crate) struct Train {
     /// How often each takes its turn; plain candle does so at most twice
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// On CUDA PyTorch computes with bfloat16 autocast, channels last, as it is and compiled
+    /// On CUDA both compute in mixed precision with bfloat16; PyTorch channels last, as it is and compiled
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
     /// A Python with PyTorch [default: one of our own in the target folder, made when first needed]
@@ -105,7 +105,7 @@ fn train(workspace: &Workspace, args: &Train) -> Result<()> {
         println!("no CUDA device here (`nvidia-smi -L` finds none): nothing is measured");
         return Ok(());
     }
-    let features: &[&str] = if args.device == Device::Cuda { &["lab/cuda"] } else { &[] };
+    let features: &[&str] = if args.device == Device::Cuda { &["lab/cudnn"] } else { &[] };
     let program = match workspace.benchmark("training", features) {
         Err(error) if args.device == Device::Cuda => {
             println!("not built for CUDA: nothing is measured: {error:#}");
