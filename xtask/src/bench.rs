@@ -36,7 +36,7 @@ pub(crate) struct Train {
     /// How often each takes its turn; plain candle does so at most twice
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// On CUDA PyTorch computes with bfloat16 autocast, channels last, as it is and compiled
+    /// On CUDA both compute in mixed precision with bfloat16; PyTorch channels last, as it is and compiled
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
     /// A Python with PyTorch [default: one of our own in the target folder, made when first needed]
@@ -154,7 +154,7 @@ fn program(workspace: &Workspace, device: Device) -> Result<Option<PathBuf>> {
         println!("no CUDA device here (`nvidia-smi -L` finds none): nothing is measured");
         return Ok(None);
     }
-    let program = workspace.benchmark("training", &["lab/cuda"]);
+    let program = workspace.benchmark("training", &["lab/cudnn"]);
     Ok(program.inspect_err(|error| println!("not built for CUDA: nothing is measured: {error:#}")).ok())
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle::Device;
 use datasets::{Batch, BatchIter, Batches, Cifar, Dataset, Normalize, Picture, Rng, Seed, Values};
 use lab::models::resnet;
-use lab::train::{Event, Optimizer};
+use lab::train::{Event, Optimizer, Precision};
 use lab::{Model, Recipe, fit};
 
 /// Trains on pictures below `folder`, and prints the accuracy on test pictures and the seconds since the beginning after each epoch.
@@ -21,7 +21,7 @@ pub(crate) fn learn(folder: &str, seed: Seed, device: &Device) -> lab::Result<()
     } else {
         let all = |split: usize| Pictures::read(&cifar, split, cifar.info().splits[split].len, 128);
         let optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 };
-        (all(0).shuffled(seed).moved(seed), all(1), Recipe { optimizer, warm_up: 5.0, ..Recipe::sgd(0.1, 30) })
+        (all(0).shuffled(seed).moved(seed), all(1), Recipe { optimizer, warm_up: 5.0, precision: Precision::Mixed, ..Recipe::sgd(0.1, 30) })
     };
     let model = Model::new(resnet::Config::r18(10).cifar().graph()?, seed, device)?;
     let start = Instant::now();

@@ -1,6 +1,7 @@
 """Training in PyTorch: the twin of main.rs, which says what the commands are.
 
-training.py step MODEL BATCH [DEVICE [MODE]]: MODE is `eager` or `compile`; on CUDA channels-last and bfloat16 autocast.
+training.py step MODEL BATCH [DEVICE [MODE]]: MODE is `eager` or `compile`; on CUDA channels-last and bfloat16 autocast, with the
+fastest of cuDNN's algorithms by trial.
 training.py learn FOLDER SEED [DEVICE]
 """
 
@@ -102,6 +103,7 @@ def steps(name, batch, device="cpu", mode="eager"):
     model = MODELS[name]().to(device)
     xs, labels = torch.rand(batch, 3, 32, 32, device=device), torch.arange(batch, device=device) % 10
     if device == "cuda":
+        torch.backends.cudnn.benchmark = True
         model, xs = model.to(memory_format=torch.channels_last), xs.to(memory_format=torch.channels_last)
     step_model = torch.compile(model) if mode == "compile" else model
     sgd = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)

@@ -1,5 +1,4 @@
 //! Cross-entropy of logits as one node of the graph: the softmax is never stored.
-#![expect(clippy::needless_range_loop, reason = "lanes by their numbers")]
 
 use candle::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 

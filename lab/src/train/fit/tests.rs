@@ -26,7 +26,7 @@ fn data(bad: Option<usize>) -> Table {
     if let Some(bad) = bad {
         rows[5 * bad] = f32::INFINITY;
     }
-    Table::new(rows, 5, labels, 3, 4, None)
+    Table::new(rows, &[5], labels, 3, 4, None)
 }
 
 /// A run's end, its weights and statistics, and the steps that it told of.
