@@ -1,9 +1,10 @@
 //! Training: it learns, it is reproducible, it says when it cannot go on; schedules; sweeps that resume.
 
 use candle::{DType, Device, Tensor};
-use datasets::{Seed, Table};
+use datasets::{Batches, Seed, Table};
 use expect_test::{Expect, expect};
 use lab::graph::Unit;
+use lab::metrics::accuracy::top1;
 use lab::models::{Spec, dense_mlp};
 use lab::sweep::{self, Run};
 use lab::train::{self, Decayed, Epoch, Event, Optimizer, Precision, Recipe, Stop};
@@ -75,6 +76,24 @@ fn the_mean_loss_weighs_samples_not_batches() {
     let parts = train::evaluate(&model, &rings(33, 10, None)).unwrap();
     assert!((whole.loss - parts.loss).abs() < 1e-6, "{whole:?} {parts:?}");
     assert_eq!(whole.accuracy, parts.accuracy);
+}
+
+/// Hits are counted where the logits are; they are those that [`lab::metrics::accuracy`] counts, and of equal logits the first wins.
+#[test]
+fn evaluation_counts_what_the_metric_does() {
+    let (model, data) = (perceptron(), rings(33, 10, None));
+    let batches: Vec<_> = data.epoch(0, 0).map(|batch| batch.unwrap()).collect();
+    let labels: Vec<u32> = batches.iter().flat_map(|batch| batch.labels.clone()).collect();
+    let logits = |model: &Model| {
+        let of = |batch| model.forward(&train::to_tensors(batch, &[2], &Device::Cpu).unwrap().0).unwrap();
+        Tensor::cat(&batches.iter().map(of).collect::<Vec<_>>(), 0).unwrap()
+    };
+    assert_eq!(train::evaluate(&model, &data).unwrap().accuracy, top1(&logits(&model), &labels).unwrap());
+    for (_, var) in model.params.iter() {
+        var.set(&var.zeros_like().unwrap()).unwrap();
+    }
+    let first = labels.iter().filter(|&&label| label == 0).count() as f64 / 33.0;
+    assert_eq!(train::evaluate(&model, &data).unwrap().accuracy, first);
 }
 
 #[test]
