@@ -11,6 +11,7 @@
 //! only because closing one of the two would drop the other's locks.
 
 pub(crate) mod codec;
+mod memory;
 pub(crate) mod meta;
 mod writer;
 
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lmdb::{Cursor, Database, Environment, EnvironmentFlags, RoTransaction, Transaction};
 
-pub use meta::{Extent, FORMAT, Meta, Pictures, Skipped};
+pub use memory::keep_freed_memory;
+pub use meta::{Extent, FORMAT, Form, Meta, Pictures, Resize, Skipped};
 pub(crate) use writer::{Found, Writer};
 
 use crate::{Error, Result};
