@@ -13,7 +13,7 @@ use clap::{Args, Parser};
 use datasets::{Dataset, Folder, Source};
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::convert::{self, Check, Options, Progress};
-use pipeline::store::{Form, Resize};
+use pipeline::store::{Folder2Lmdb, Form, Resize};
 use pipeline::{Store, inspect, show, verify};
 
 /// Makes, shows and checks stores: picture data sets in one LMDB file
@@ -31,7 +31,8 @@ pub(crate) enum Command {
 /// name TARGET.partial and gets its own name at the end. Killed or out of disk, the same command goes on where it stopped.
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
-    /// A folder, or an archive (.zip, .tar, .tar.gz, .tar.xz): idx files, CIFAR, TinyImageNet, ImageNet, or class folders of pictures
+    /// A folder, or an archive (.zip, .tar, .tar.gz, .tar.xz): idx files, CIFAR, TinyImageNet, ImageNet, or class folders of pictures; or
+    /// what folder2lmdb.py wrote
     source: PathBuf,
     /// The file to make; must not exist
     target: PathBuf,
@@ -144,6 +145,7 @@ impl Convert {
             (None | Some(Source::Imagenet), Some(labels)) => Box::new(Folder::ilsvrc2012(&self.source, labels, self.synsets.as_deref())?),
             (Some(kind), Some(_)) => anyhow::bail!("--val-labels: wanted --as imagenet, found --as {kind}"),
             (Some(kind), None) => datasets::open_as(kind, &self.source)?,
+            (None, None) if Folder2Lmdb::is_at(&self.source) => Box::new(Folder2Lmdb::open(&self.source)?),
             (None, None) => datasets::open(&self.source)?,
         })
     }

@@ -99,7 +99,7 @@ fn help() {
         Arguments:
           <SOURCE>
                   A folder, or an archive (.zip, .tar, .tar.gz, .tar.xz): idx files, CIFAR, TinyImageNet,
-                  ImageNet, or class folders of pictures
+                  ImageNet, or class folders of pictures; or what folder2lmdb.py wrote
 
           <TARGET>
                   The file to make; must not exist
