@@ -128,18 +128,6 @@ pub(crate) fn fits(names: &[String]) -> Option<Kind> {
     names.iter().find_map(|name| Kind::of(name))
 }
 
-/// Which data set an archive holds, by the first name in it that says so.
-pub(crate) fn peek(path: &Path) -> Result<Option<Kind>> {
-    let mut archive = tar::Archive::new(unpack::open(path)?);
-    for entry in archive.entries().map_err(|source| Error::io(path, "list", source))? {
-        let entry = entry.map_err(|source| Error::io(path, "list", source))?;
-        if let Some(kind) = base_name(&entry.path_bytes()).and_then(|name| Kind::of(&name)) {
-            return Ok(Some(kind));
-        }
-    }
-    Ok(None)
-}
-
 /// By plain name: where a file was found, and its bytes.
 type Found = BTreeMap<String, (PathBuf, Vec<u8>)>;
 

@@ -6,7 +6,7 @@
 //! root/test/<class>/**/*.jpg                                     root/<the classes of val, see `Folder::open`>
 //! ```
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{
     Dataset, Error, Info, Result, Sample,
@@ -34,10 +34,13 @@ const LABELS: [&str; 5] = [
 const SYNSETS: &str = "synsets.txt";
 
 impl Folder {
-    /// Lists the pictures (JPEG and PNG by the ending of their names; hidden files are left out) of a folder or a `.zip`.
+    /// Lists the pictures (JPEG and PNG by the ending of their names; hidden files are left out) of a folder or an archive: a `.zip`, a
+    /// `.tar` (also one of tars, a class each), a `.tar.gz` or `.tar.xz`. Archives are read where they lie; one that has links, or names
+    /// that lead out of it, is refused.
     ///
     /// A class's index is its place among the sorted folders of `train/`, or among the classes of `imagenet_synsets.txt`,
-    /// `class_index.json` or `LOC_synset_mapping.txt` where one lies in the root. Pictures are sorted by class and file name.
+    /// `class_index.json` or `LOC_synset_mapping.txt` where one lies in the root. Pictures are sorted by class and file name, or, in a compressed tar,
+    /// as they lie there: only so can they be read in one pass.
     /// The classes of a flat `val/` are looked for in the root and in `val/`: `imagenet_2012_validation_synset_labels.txt` (one
     /// identifier a picture, in the order of their numbers), `ILSVRC2012_validation_ground_truth.txt` with `synsets.txt` beside it (numbers, and the
     /// identifiers that they stand for), `LOC_val_solution.csv` or `*labels.csv` (a file and its class a line, below a header), `val_annotations.txt`.
@@ -46,8 +49,11 @@ impl Folder {
     /// When there are no class folders, one of them has no picture, another split has a class that `train/` has not, or the pictures
     /// and labels of a flat `val/` do not match one to one.
     pub fn open(path: impl AsRef<Path>, name: &str) -> Result<Self> {
-        let files = Files::open(path.as_ref())?.around("train")?;
-        Self::list(files, name, None)
+        Self::of(Files::open(path.as_ref())?, name)
+    }
+
+    pub(crate) fn of(files: Files, name: &str) -> Result<Self> {
+        Self::list(files.around("train")?, name, None)
     }
 
     /// The ImageNet of ILSVRC2012 as it is published, where the file with the classes of `val/` lies anywhere: an identifier a line, or the
@@ -63,31 +69,32 @@ impl Folder {
     }
 
     fn list(files: Files, name: &str, labels: Option<LabelFile>) -> Result<Self> {
+        let mut ignored = BTreeMap::new();
         if !files.has_folder("train") {
             let classes = Classes::of_folders(&files, files.folders("")?)?;
-            let train = by_class(&files, "", &classes)?;
-            return Ok(Self(Listing::new(name, classes.names(), files, vec![("train", train)])));
+            let train = by_class(&files, "", &classes, &mut ignored)?;
+            return Ok(Self(Listing::new(name, classes.names(), files, vec![("train", train)], ignored)));
         }
         let classes = Classes::of_list(&files, files.folders("train")?)?;
-        let mut splits = vec![("train", by_class(&files, "train", &classes)?)];
+        let mut splits = vec![("train", by_class(&files, "train", &classes, &mut ignored)?)];
         for (split, places) in SPLITS {
             let Some(place) = places.iter().find(|place| files.has_folder(place)) else { continue };
             let folders = files.folders(place)?;
             // TinyImageNet puts its flat pictures into a folder called images, which is no class.
             let flat = folders.is_empty() || folders == ["images"];
             if !flat {
-                splits.push((split, by_class(&files, place, &classes)?));
+                splits.push((split, by_class(&files, place, &classes, &mut ignored)?));
             } else if split == "val" {
                 let labels = match &labels {
                     Some(labels) => labels.clone(),
                     None => find_labels(&files, place)?,
                 };
-                splits.push((split, labels.assign(&files.pictures(place)?, &classes)?));
+                splits.push((split, labels.assign(&files.pictures(place, &mut ignored)?, &classes)?));
             } else {
                 tracing::info!(folder = %files.path(place).display(), "left out: its pictures have no labels");
             }
         }
-        Ok(Self(Listing::new(name, classes.names(), files, splits)))
+        Ok(Self(Listing::new(name, classes.names(), files, splits, ignored)))
     }
 }
 
@@ -96,15 +103,19 @@ impl Dataset for Folder {
         self.0.info()
     }
 
+    fn ignored(&self) -> BTreeMap<String, u64> {
+        self.0.ignored()
+    }
+
     fn get(&self, split: usize, index: usize) -> Result<Sample> {
         self.0.get(split, index)
     }
 }
 
 /// The pictures of a split's folder with the classes of the folders they are in.
-pub(crate) fn by_class(files: &Files, split: &str, classes: &Classes) -> Result<Vec<(String, u32)>> {
+pub(crate) fn by_class(files: &Files, split: &str, classes: &Classes, ignored: &mut BTreeMap<String, u64>) -> Result<Vec<(String, u32)>> {
     let folders = files.folders(split)?;
-    let pictures = files.pictures(split)?;
+    let pictures = files.pictures(split, ignored)?;
     let mut samples = Vec::with_capacity(pictures.len());
     let depth = if split.is_empty() { 0 } else { split.len() + 1 };
     for folder in &folders {

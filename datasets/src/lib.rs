@@ -22,6 +22,7 @@
 //! The crate opens files and decompresses them. It decodes no JPEG, resizes nothing and stores nothing:
 //! that is the room of `pipeline`.
 
+mod archive;
 mod batch;
 mod cifar;
 mod classes;
@@ -37,6 +38,7 @@ mod memory;
 mod open;
 mod random;
 mod sample;
+mod stream;
 pub mod synthetic;
 mod tiny_imagenet;
 mod unpack;

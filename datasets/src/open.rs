@@ -1,6 +1,7 @@
 //! Finds out which reader a path wants.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -29,7 +30,7 @@ pub enum Source {
     Cifar10,
     /// CIFAR-100, binary version: a folder or an archive.
     Cifar100,
-    /// TinyImageNet: a folder or a `.zip`.
+    /// TinyImageNet: a folder or an archive.
     TinyImagenet,
     /// ImageNet as ILSVRC2012 published it, or any part of it in that layout.
     Imagenet,
@@ -87,7 +88,8 @@ impl FromStr for Source {
 /// # Errors
 /// When nothing that can be read is there, or it cannot be read.
 pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Dataset>> {
-    open_as(guess(path.as_ref())?, path)
+    let (source, path, files) = look_at(path.as_ref())?;
+    open_files(source, &path, files)
 }
 
 /// The data set at `path`, read as what the caller says it is.
@@ -95,7 +97,12 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Dataset>> {
 /// # Errors
 /// When it is not that, or cannot be read.
 pub fn open_as(source: Source, path: impl AsRef<Path>) -> Result<Box<dyn Dataset>> {
-    let path = &inner(path.as_ref())?;
+    open_files(source, &inner(path.as_ref())?, None)
+}
+
+/// The data set at `path`, whose files have been listed where they lie in an archive: a second time could take minutes.
+fn open_files(source: Source, path: &Path, files: Option<Files>) -> Result<Box<dyn Dataset>> {
+    let tree = || files.map_or_else(|| Files::open(path), Ok);
     Ok(match source {
         Source::Mnist | Source::FashionMnist | Source::Kmnist => Box::new(Idx::open(path, source.name())?),
         Source::Idx => Box::new(Idx::open(path, &name_of(path))?),
@@ -106,9 +113,9 @@ pub fn open_as(source: Source, path: impl AsRef<Path>) -> Result<Box<dyn Dataset
             }
             Box::new(cifar)
         }
-        Source::TinyImagenet => Box::new(TinyImagenet::open(path)?),
-        Source::Imagenet => Box::new(Folder::open(path, source.name())?),
-        Source::Folder => Box::new(Folder::open(path, &name_of(path))?),
+        Source::TinyImagenet => Box::new(TinyImagenet::of(tree()?)?),
+        Source::Imagenet => Box::new(Folder::of(tree()?, source.name())?),
+        Source::Folder => Box::new(Folder::of(tree()?, &name_of(path))?),
     })
 }
 
@@ -117,18 +124,38 @@ pub fn open_as(source: Source, path: impl AsRef<Path>) -> Result<Box<dyn Dataset
 /// # Errors
 /// When it is nothing that can be read; the message lists what was looked for.
 pub fn guess(path: impl AsRef<Path>) -> Result<Source> {
-    let path = &inner(path.as_ref())?;
-    let kind = match path.is_dir() {
-        true => look(path)?,
-        false if ends(path, &[".zip"]) => look_at_tree(&Files::open(path)?.around("train")?)?,
-        false if ends(path, &[".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz"]) => cifar::peek(path)?.map(of_cifar),
-        false => path.metadata().map(|_| None).map_err(|source| Error::io(path, "open", source))?,
+    Ok(look_at(path.as_ref())?.0)
+}
+
+/// What is at `path`, where exactly, and the files of an archive.
+fn look_at(path: &Path) -> Result<(Source, PathBuf, Option<Files>)> {
+    let path = inner(path)?;
+    let (kind, files) = match path.is_dir() {
+        true => (look(&path)?, None),
+        false if ends(&path, ARCHIVES) => {
+            let files = Files::open(&path)?;
+            (look_into(&files)?, Some(files))
+        }
+        false => (path.metadata().map(|_| None).map_err(|source| Error::io(&path, "open", source))?, None),
     };
-    kind.ok_or_else(|| {
-        let wanted = "a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, \
-                      a TinyImageNet folder or .zip, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..)";
-        Error::format(path, "contents", wanted, listing(path))
-    })
+    let source = kind.ok_or_else(|| {
+        let wanted = "a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, a TinyImageNet folder or \
+                      archive, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..), also in a .zip or .tar[.gz]";
+        Error::format(&path, "contents", wanted, listing(&path))
+    })?;
+    Ok((source, path, files))
+}
+
+/// The endings of what is an archive.
+const ARCHIVES: &[&str] = &[".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz"];
+
+/// What an archive holds, none if it is nothing known.
+fn look_into(files: &Files) -> Result<Option<Source>> {
+    let bases: Vec<String> = files.archived("").iter().map(|name| name.rsplit('/').next().unwrap_or(name).to_owned()).collect();
+    match cifar::fits(&bases) {
+        Some(kind) => Ok(Some(of_cifar(kind))),
+        None => look_at_tree(&files.clone().around("train")?),
+    }
 }
 
 /// A folder that holds nothing known but one more folder is a wrapping, as archives and downloaders leave it.
@@ -161,11 +188,12 @@ fn look(path: &Path) -> Result<Option<Source>> {
 }
 
 fn look_at_tree(files: &Files) -> Result<Option<Source>> {
+    let mut ignored = BTreeMap::new();
     if !files.has_folder("train") {
         // One folder alone is a wrapping rather than a class.
         let folders = files.folders("")?;
         let Some(last) = folders.last().filter(|_| folders.len() > 1) else { return Ok(None) };
-        return Ok((!files.pictures(last)?.is_empty()).then_some(Source::Folder));
+        return Ok((!files.pictures(last, &mut ignored)?.is_empty()).then_some(Source::Folder));
     }
     if files.folders("train")?.is_empty() {
         return Ok(None);
@@ -174,8 +202,9 @@ fn look_at_tree(files: &Files) -> Result<Option<Source>> {
         return Ok(Some(Source::TinyImagenet));
     }
     // ILSVRC's validation pictures lie flat, under names that nobody else gives.
-    let ilsvrc =
-        files.has_folder("val") && files.folders("val")?.is_empty() && files.pictures("val")?.iter().any(|name| name.contains("ILSVRC"));
+    let ilsvrc = files.has_folder("val")
+        && files.folders("val")?.is_empty()
+        && files.pictures("val", &mut ignored)?.iter().any(|name| name.contains("ILSVRC"));
     Ok(Some(if ilsvrc { Source::Imagenet } else { Source::Folder }))
 }
 
@@ -197,7 +226,8 @@ fn name_of(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let path = if path.ends_with("raw") { path.parent().unwrap_or(&path) } else { &path };
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    name.strip_suffix(".zip").unwrap_or(&name).replace(char::is_whitespace, "-")
+    let plain = ARCHIVES.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
+    plain.replace(char::is_whitespace, "-")
 }
 
 /// A few of the names at a path, for a message.

@@ -1,5 +1,7 @@
 //! A picture, a sample, and what a data set promises.
 
+use std::collections::BTreeMap;
+
 use crate::Result;
 
 /// Pixels of one picture: `height × width × channels` bytes, row after row, channels last.
@@ -89,6 +91,11 @@ pub struct Split {
 pub trait Dataset: Send + Sync {
     /// What it is called and holds.
     fn info(&self) -> &Info;
+
+    /// How many files lie among its own that are none of its samples, by what was taken for the reason. Default: none.
+    fn ignored(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 
     /// Sample `index` of the split `info().splits[split]`.
     ///

@@ -1,9 +1,9 @@
-//! TinyImageNet as it is published: 200 classes of 64×64 JPEG files, in a folder or still in the `.zip`.
+//! TinyImageNet as it is published: 200 classes of 64×64 JPEG files, in a folder or still in the `.zip` (or any other archive).
 //!
 //! Training pictures lie in `train/<wnid>/images/`; validation pictures lie flat in `val/images/`, with their classes in
 //! `val/val_annotations.txt`. The published `test/` has no labels and is not read.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     Dataset, Error, Info, Result, Sample,
@@ -19,7 +19,7 @@ pub struct TinyImagenet(Listing);
 const ANNOTATIONS: &str = "val/val_annotations.txt";
 
 impl TinyImagenet {
-    /// Lists the pictures of a folder or `.zip` that has `train/` in it, or has a folder in it that does.
+    /// Lists the pictures of a folder or archive that has `train/` in it, or has a folder in it that does.
     ///
     /// A class's index is its place among the sorted folders of `train/`; its name is the wnid, followed by the first of its words
     /// where `words.txt` is there. Training pictures are sorted by class and file name, validation pictures as the annotations list them.
@@ -28,7 +28,12 @@ impl TinyImagenet {
     /// When `train/`, a class's pictures or the annotations are missing, or an annotation names a file that is not there or a class
     /// that is not in `train/`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let files = Files::open(path.as_ref())?.around("train")?;
+        Self::of(Files::open(path.as_ref())?)
+    }
+
+    pub(crate) fn of(files: Files) -> Result<Self> {
+        let files = files.around("train")?;
+        let mut ignored = BTreeMap::new();
         let folders = files.folders("train")?;
         if folders.is_empty() {
             return Err(Error::format(files.path("train"), "contents", "a folder for each class", "none"));
@@ -42,16 +47,20 @@ impl TinyImagenet {
             ));
         }
         let classes = Classes::of_folders(&files, folders)?;
-        let train = by_class(&files, "train", &classes)?;
+        let train = by_class(&files, "train", &classes, &mut ignored)?;
         let labels = LabelFile { path: files.path(ANNOTATIONS), text: files.text(ANNOTATIONS)?, synsets: None };
-        let val = labels.assign(&files.pictures("val/images")?, &classes)?;
-        Ok(Self(Listing::new("tiny-imagenet", classes.names(), files, vec![("train", train), ("val", val)])))
+        let val = labels.assign(&files.pictures("val/images", &mut ignored)?, &classes)?;
+        Ok(Self(Listing::new("tiny-imagenet", classes.names(), files, vec![("train", train), ("val", val)], ignored)))
     }
 }
 
 impl Dataset for TinyImagenet {
     fn info(&self) -> &Info {
         self.0.info()
+    }
+
+    fn ignored(&self) -> BTreeMap<String, u64> {
+        self.0.ignored()
     }
 
     fn get(&self, split: usize, index: usize) -> Result<Sample> {

@@ -37,7 +37,7 @@ impl Dataset for Pictures {
 fn store(folder: &Path, name: &str, len: usize, pictures: Vec<Picture>) -> Store {
     let info = Info { name: name.to_owned(), classes: vec!["one".to_owned()], splits: vec![Split { name: "train".to_owned(), len }] };
     let path = folder.join(name);
-    let options = convert::Options { source: "bench".to_owned(), strict: true, threads: NonZeroUsize::MIN };
+    let options = convert::Options { strict: true, threads: NonZeroUsize::MIN, ..convert::Options::new("bench") };
     convert::convert(&Pictures { info, pictures }, &path, &options, &mut |_| ()).expect("the folder is new");
     Store::open(path).expect("converted just now")
 }

@@ -12,7 +12,8 @@ use anyhow::Context;
 use clap::{Args, Parser};
 use datasets::{Dataset, Folder, Source};
 use indicatif::{ProgressBar, ProgressStyle};
-use pipeline::convert::{self, Options, Progress};
+use pipeline::convert::{self, Check, Options, Progress};
+use pipeline::store::{Folder2Lmdb, Form, Resize};
 use pipeline::{Store, inspect, show, verify};
 
 /// Makes, shows and checks stores: picture data sets in one LMDB file
@@ -26,11 +27,12 @@ pub(crate) enum Command {
 
 /// Copy a data set into a new store
 ///
-/// Pictures stay as they are, byte for byte; each is decoded once, to see that it can be. The store grows under the name
-/// TARGET.partial and gets its own name at the end. Killed or out of disk, the same command goes on where it stopped.
+/// Pictures stay as they are, byte for byte, unless an option says otherwise (CMYK becomes RGB in any case). The store grows under the
+/// name TARGET.partial and gets its own name at the end. Killed or out of disk, the same command goes on where it stopped.
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
-    /// A folder or an archive: idx files, CIFAR, TinyImageNet, ImageNet, or class folders of pictures
+    /// A folder, or an archive (.zip, .tar, .tar.gz, .tar.xz): idx files, CIFAR, TinyImageNet, ImageNet, or class folders of pictures; or
+    /// what folder2lmdb.py wrote
     source: PathBuf,
     /// The file to make; must not exist
     target: PathBuf,
@@ -38,6 +40,25 @@ pub(crate) struct Convert {
     /// imagenet or folder
     #[arg(long = "as", value_name = "KIND")]
     kind: Option<Source>,
+    /// Reduce larger pictures until their shorter side has so many pixels
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=SIDE), conflicts_with = "longer")]
+    shorter: Option<u32>,
+    /// Reduce larger pictures until their longer side has so many pixels
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=SIDE))]
+    longer: Option<u32>,
+    /// Store pixels instead of files: more bytes, nothing to decode
+    #[arg(long)]
+    raw: bool,
+    /// Turn pictures as their EXIF data say; without it they stay as they lie, as in PyTorch's and TensorFlow's loaders
+    #[arg(long)]
+    upright: bool,
+    /// The quality of JPEG files that have to be written, 1 to 100; 95 by default
+    #[arg(long, value_name = "Q", value_parser = clap::value_parser!(u8).range(1..=100))]
+    quality: Option<u8>,
+    /// What is looked at in each file: its headers and markers (header, the default), which shows cuts and other files, or, at a
+    /// hundred times the cost, all its pixels (decode)
+    #[arg(long, value_name = "WHAT", value_parser = ["header", "decode"], hide_possible_values = true)]
+    check: Option<String>,
     /// Stop at the first picture that cannot be used, instead of leaving it out and saying so
     #[arg(long)]
     strict: bool,
@@ -72,6 +93,9 @@ pub(crate) struct Verify {
     store: PathBuf,
 }
 
+/// The longest side that a JPEG file may have.
+const SIDE: i64 = 65_535;
+
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(command) => command.run(),
@@ -87,16 +111,33 @@ impl Convert {
     fn run(self) -> anyhow::Result<ExitCode> {
         let dataset = self.open().with_context(|| format!("cannot open the data set {}", self.source.display()))?;
         let source = self.source.canonicalize().unwrap_or_else(|_| self.source.clone());
-        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let options = Options { source: source.display().to_string(), strict: self.strict, threads: self.threads.unwrap_or_else(cores) };
+        let defaults = Options::new(source.display().to_string());
+        let options = Options {
+            form: self.form(),
+            check: self.check(),
+            strict: self.strict,
+            threads: self.threads.unwrap_or(defaults.threads),
+            ..defaults
+        };
+        pipeline::store::keep_freed_memory();
         let mut bar = Bar::new("pictures converted");
         let report = convert::convert(dataset.as_ref(), &self.target, &options, &mut |progress| bar.show(progress));
         bar.end();
         let report = report?;
         complain_of_skipped(&report.meta.skipped);
+        report.to_string().lines().for_each(log);
         let store = Store::open(&self.target)?;
         print(&inspect::inspect(&store).to_string())?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn form(&self) -> Form {
+        let resize = self.shorter.map(Resize::Shorter).or(self.longer.map(Resize::Longer));
+        Form { resize, raw: self.raw, upright: self.upright, quality: self.quality.unwrap_or(Form::default().quality) }
+    }
+
+    fn check(&self) -> Check {
+        if self.check.as_deref() == Some("decode") { Check::Decode } else { Check::Header }
     }
 
     fn open(&self) -> anyhow::Result<Box<dyn Dataset>> {
@@ -104,6 +145,7 @@ impl Convert {
             (None | Some(Source::Imagenet), Some(labels)) => Box::new(Folder::ilsvrc2012(&self.source, labels, self.synsets.as_deref())?),
             (Some(kind), Some(_)) => anyhow::bail!("--val-labels: wanted --as imagenet, found --as {kind}"),
             (Some(kind), None) => datasets::open_as(kind, &self.source)?,
+            (None, None) if Folder2Lmdb::is_at(&self.source) => Box::new(Folder2Lmdb::open(&self.source)?),
             (None, None) => datasets::open(&self.source)?,
         })
     }

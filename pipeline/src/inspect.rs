@@ -1,11 +1,13 @@
 //! What is in a store: as a value, and as a sheet of pictures.
 
+use std::collections::BTreeMap;
+
 use datasets::Image;
 use fast_image_resize::images::{Image as Resized, ImageRef};
 use fast_image_resize::{PixelType, Resizer};
 
 use crate::convert::check::chain;
-use crate::store::Pictures;
+use crate::store::{Form, Pictures};
 use crate::{Error, Result, Store, decode};
 
 /// What is in a store; shows itself as text, and in a notebook as a table.
@@ -21,6 +23,12 @@ pub struct Inspection {
     pub splits: Vec<(String, usize, Pictures)>,
     /// Mean and standard deviation of the training pixels, on the scale 0 to 1.
     pub normalize: Option<datasets::Normalize>,
+    /// Pictures that mean and deviation were measured on.
+    pub measured: u64,
+    /// What was made of the pictures.
+    pub form: Form,
+    /// Why so many pictures are not the bytes of their source.
+    pub rewritten: BTreeMap<String, u64>,
     /// Pictures of the source that are not in the store.
     pub skipped: usize,
     /// Bytes of the store.
@@ -39,6 +47,9 @@ pub fn inspect(store: &Store) -> Inspection {
         classes: meta.classes.clone(),
         splits: splits.map(|(split, pictures)| (split.name.clone(), split.len, pictures.clone())).collect(),
         normalize: meta.normalize.clone(),
+        measured: meta.measured,
+        form: meta.form,
+        rewritten: meta.rewritten.clone(),
         skipped: meta.skipped.len(),
         file_bytes: store.file_bytes(),
         content: meta.content.clone(),

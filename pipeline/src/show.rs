@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use datasets::Image;
 
 use crate::inspect::{Inspection, grid, inspect};
-use crate::store::{Extent, Pictures};
+use crate::store::{Extent, Form, Pictures, Resize};
 use crate::{Result, Store};
 
 impl Display for Inspection {
@@ -35,8 +35,11 @@ impl Inspection {
         html.push_str("</table><table>");
         row(&mut html, "split", &self.splits.iter().map(|(name, len, _)| format!("{name}: {len} pictures")).collect::<Vec<_>>());
         let splits: Vec<_> = self.splits.iter().map(|(_, _, pictures)| split_rows(pictures)).collect();
-        for field in 0..splits.first().map_or(0, Vec::len) {
-            row(&mut html, splits[0][field].0, &splits.iter().map(|rows| rows[field].1.clone()).collect::<Vec<_>>());
+        for &(field, _) in splits.iter().max_by_key(|rows| rows.len()).into_iter().flatten() {
+            let cell = |rows: &Vec<(&str, String)>| {
+                rows.iter().find(|(name, _)| *name == field).map_or_else(String::new, |(_, cell)| cell.clone())
+            };
+            row(&mut html, field, &splits.iter().map(cell).collect::<Vec<_>>());
         }
         html.push_str("</table>");
         html
@@ -57,8 +60,17 @@ impl Inspection {
         ];
         if let Some(normalize) = &self.normalize {
             let numbers = |values: &[f32]| values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ");
-            rows.push(("mean", numbers(&normalize.mean)));
-            rows.push(("std", numbers(&normalize.std)));
+            let pictures =
+                self.splits.iter().find(|(name, ..)| name == "train").or(self.splits.first()).map_or(0, |(_, len, _)| *len as u64);
+            let of = if self.measured < pictures { format!(" (of {} pictures)", self.measured) } else { String::new() };
+            rows.push(("mean", numbers(&normalize.mean) + &of));
+            rows.push(("std", numbers(&normalize.std) + &of));
+        }
+        if let Some(form) = form(&self.form) {
+            rows.push(("form", form));
+        }
+        for (reason, count) in &self.rewritten {
+            rows.push(("rewritten", format!("{count} {reason}")));
         }
         if self.skipped > 0 {
             rows.push(("skipped", format!("{} pictures of the source", self.skipped)));
@@ -121,13 +133,37 @@ fn split_rows(pictures: &Pictures) -> Vec<(&'static str, String)> {
         _ if fewest == most => format!("{fewest} of each class"),
         _ => format!("{fewest} to {most} of a class"),
     };
-    vec![
-        ("encoding", kinds.into_iter().filter_map(count).collect::<Vec<_>>().join(", ")),
+    let notes = [
+        ("progressive", pictures.progressive),
+        ("turned by EXIF", pictures.turned),
+        ("with ICC profile", pictures.icc),
+        ("16-bit", pictures.deep),
+    ];
+    let list = |counts: Vec<(&str, u64)>| counts.into_iter().filter_map(count).collect::<Vec<_>>().join(", ");
+    let mut rows = vec![
+        ("encoding", list(kinds.to_vec())),
         ("height", extent(pictures.height)),
         ("width", extent(pictures.width)),
         ("labels", labels),
         ("size", bytes(pictures.bytes)),
-    ]
+    ];
+    // Empty for many; readers pay no heed to any of it.
+    if notes.iter().any(|(_, count)| *count > 0) {
+        rows.push(("noted", list(notes.to_vec())));
+    }
+    rows
+}
+
+/// What was made of the pictures, where they are not as they came.
+fn form(form: &Form) -> Option<String> {
+    let Form { resize, raw, upright, quality } = *form;
+    let size = resize.map(|resize| match resize {
+        Resize::Shorter(pixels) => format!("shorter side at most {pixels} px"),
+        Resize::Longer(pixels) => format!("longer side at most {pixels} px"),
+    });
+    let file = if raw { Some("pixels".to_owned()) } else { resize.map(|_| format!("JPEG quality {quality}")) };
+    let parts: Vec<String> = [size, file, upright.then(|| "upright".to_owned())].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn list(names: &[String]) -> String {

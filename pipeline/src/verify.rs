@@ -4,8 +4,9 @@ use rayon::prelude::*;
 
 use crate::convert::Progress;
 use crate::convert::check::{chain, size};
+use crate::convert::header::traits;
 use crate::store::codec;
-use crate::store::meta::{self, Census, Size};
+use crate::store::meta::{self, Census, Size, Traits};
 use crate::{Encoding, Error, Result, Store, decode};
 
 /// What a verification found.
@@ -57,9 +58,9 @@ pub fn verify(store: &Store, progress: &mut dyn FnMut(Progress)) -> Result<Verif
             for (index, record) in window.zip(records) {
                 state.done += 1;
                 match record {
-                    Ok(Read { label, encoding, size, bytes, digest: record }) => {
+                    Ok(Read { label, encoding, size, traits, bytes, digest: record }) => {
                         state.bytes += bytes as u64;
-                        census.add(label, encoding, size, bytes);
+                        census.add(label, encoding, size, traits, bytes);
                         digest = codec::chain(digest, record);
                     }
                     Err(reason) => found.bad.push(Bad { split: split.name.clone(), index, reason }),
@@ -88,6 +89,7 @@ struct Read {
     label: u32,
     encoding: Encoding,
     size: Size,
+    traits: Traits,
     bytes: usize,
     digest: [u8; 32],
 }
@@ -104,6 +106,7 @@ fn read(store: &Store, split: usize, index: usize) -> Result<Read, String> {
         label: record.label,
         encoding: record.encoding,
         size: size(&image)?,
+        traits: traits(record.encoding, record.bytes),
         bytes: record.bytes.len(),
         digest: codec::digest(record.label, record.encoding, record.bytes),
     })

@@ -13,7 +13,7 @@ use crate::converting::{bad_files, dump};
 use crate::golden;
 
 /// The program itself. Cargo builds binaries only for tests of the same package, so this asks it to; after `cargo build` it is there.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let arguments = ["build", "--quiet", "--bin", "pipeline", "--message-format", "json"];
@@ -27,7 +27,7 @@ fn program() -> &'static Path {
 }
 
 /// A folder of idx files: what MNIST is, of pictures of any size.
-fn idx(folder: &Path, train: u32, side: u32) -> PathBuf {
+pub(crate) fn idx(folder: &Path, train: u32, side: u32) -> PathBuf {
     let root = folder.join("mnist");
     std::fs::create_dir(&root).unwrap();
     for (name, count) in [("train", train), ("t10k", 100)] {
@@ -43,12 +43,12 @@ fn idx(folder: &Path, train: u32, side: u32) -> PathBuf {
     root
 }
 
-fn pipeline(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn pipeline(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(program()).args(arguments).current_dir(folder).env("COLUMNS", "100").output().unwrap()
 }
 
 /// Exit code, standard output and standard error, the folder's name taken out.
-fn render(folder: &Path, output: &Output) -> String {
+pub(crate) fn render(folder: &Path, output: &Output) -> String {
     let text =
         |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&folder.canonicalize().unwrap().display().to_string(), "DIR");
     format!("{}\n{}---\n{}", output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
@@ -90,16 +90,16 @@ fn help() {
         0
         Copy a data set into a new store
 
-        Pictures stay as they are, byte for byte; each is decoded once, to see that it can be. The store
-        grows under the name TARGET.partial and gets its own name at the end. Killed or out of disk, the
-        same command goes on where it stopped.
+        Pictures stay as they are, byte for byte, unless an option says otherwise (CMYK becomes RGB in any
+        case). The store grows under the name TARGET.partial and gets its own name at the end. Killed or out
+        of disk, the same command goes on where it stopped.
 
         Usage: pipeline convert [OPTIONS] <SOURCE> <TARGET>
 
         Arguments:
           <SOURCE>
-                  A folder or an archive: idx files, CIFAR, TinyImageNet, ImageNet, or class folders of
-                  pictures
+                  A folder, or an archive (.zip, .tar, .tar.gz, .tar.xz): idx files, CIFAR, TinyImageNet,
+                  ImageNet, or class folders of pictures; or what folder2lmdb.py wrote
 
           <TARGET>
                   The file to make; must not exist
@@ -108,6 +108,26 @@ fn help() {
               --as <KIND>
                   What SOURCE is, where its file names do not tell: mnist, fashion-mnist, kmnist, idx,
                   cifar10, cifar100, tiny-imagenet, imagenet or folder
+
+              --shorter <PIXELS>
+                  Reduce larger pictures until their shorter side has so many pixels
+
+              --longer <PIXELS>
+                  Reduce larger pictures until their longer side has so many pixels
+
+              --raw
+                  Store pixels instead of files: more bytes, nothing to decode
+
+              --upright
+                  Turn pictures as their EXIF data say; without it they stay as they lie, as in PyTorch's
+                  and TensorFlow's loaders
+
+              --quality <Q>
+                  The quality of JPEG files that have to be written, 1 to 100; 95 by default
+
+              --check <WHAT>
+                  What is looked at in each file: its headers and markers (header, the default), which shows
+                  cuts and other files, or, at a hundred times the cost, all its pixels (decode)
 
               --strict
                   Stop at the first picture that cannot be used, instead of leaving it out and saying so
@@ -177,7 +197,7 @@ fn convert_inspect_and_verify() {
         name       mnist
         source     DIR/mnist
         classes    10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-        file       528.4 kB, 1.123 of the pictures' 470.4 kB
+        file       548.9 kB, 1.167 of the pictures' 470.4 kB
         content    622258bcc00dbd161c6e65474931a904785e1473e5190260bb26e5d7c2a5e3df
         mean       0.5000
         std        0.2899
@@ -352,6 +372,10 @@ fn bad_pictures_in_class_folders() {
         skipped: train/n01/cut.jpg: cut short: 1702 bytes without an end marker
         skipped: train/n02/empty.jpg: an empty file
         skipped: train/n02/text.jpg: neither JPEG nor PNG: starts with [3c, 68, 74, 6d]
+               1 left out   # channels: wanted # or # (CMYK and YCCK are refused: what colours they mean depends on a printer) (first: train/n01/cmyk.jpg)
+               1 left out   an empty file (first: train/n02/empty.jpg)
+               1 left out   cut short: # bytes without an end marker (first: train/n01/cut.jpg)
+               1 left out   neither JPEG nor PNG: starts with # (first: train/n02/text.jpg)
     "#]],
     );
 }

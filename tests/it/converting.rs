@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use datasets::{Dataset, Image, Info, Picture, Sample, Seed, Split};
 use expect_test::{Expect, expect};
 use lmdb::Transaction;
-use pipeline::convert::{self, Options, Report};
+use pipeline::convert::{self, Check, Options, Report};
+use pipeline::store::Form;
 use pipeline::{Error, Store};
 
 /// Samples in memory; a stand-in for any reader. It can break, as a disk does.
@@ -69,7 +70,7 @@ pub(crate) fn encoded(samples: Vec<Sample>, format: image::ImageFormat) -> Vec<S
 }
 
 pub(crate) fn options(threads: usize) -> Options {
-    Options { source: "memory".to_owned(), strict: false, threads: NonZeroUsize::new(threads).unwrap() }
+    Options { threads: NonZeroUsize::new(threads).unwrap(), ..Options::new("memory") }
 }
 
 pub(crate) fn convert(dataset: &dyn Dataset, target: &Path) -> Report {
@@ -296,6 +297,43 @@ fn a_half_made_store_is_continued_only_from_its_own_source() {
         expect![
             "DIR/a.lmdb.partial: begun with another list of splits: wanted train 3001, val 1500, found train 3000, val 1500; delete this file to start anew, or repeat the first command to continue"
         ],
+    );
+}
+
+#[test]
+fn a_half_made_store_is_not_continued_with_other_pictures() {
+    let mut changed = noise(3000, 64, 64, 3, 1);
+    // Of 3000 samples each twelfth is looked at again.
+    let Picture::Raw(image) = &mut changed[12].picture else { panic!("pixels") };
+    image.pixels[0] ^= 1;
+    check_refused(
+        |path| half(path, large()),
+        &Memory::new(vec![("train", changed), ("val", noise(1500, 64, 64, 3, 2))]),
+        &options(1),
+        expect![[
+            r#"DIR/a.lmdb.partial: begun with another content: wanted ada7558c728f545e as sample 12 of split "train", found e4c40e445cf80ffc; delete this file to start anew, or repeat the first command to continue"#
+        ]],
+    );
+}
+
+#[test]
+fn a_half_made_store_is_not_continued_in_another_form() {
+    let form = Form { raw: true, ..Form::default() };
+    check_refused(
+        |path| half(path, large()),
+        &large(),
+        &Options { form, ..options(1) },
+        expect![[
+            r#"DIR/a.lmdb.partial: begun with another form: wanted {"resize":null,"raw":true,"upright":false,"quality":95}, found {"resize":null,"raw":false,"upright":false,"quality":95}; delete this file to start anew, or repeat the first command to continue"#
+        ]],
+    );
+    check_refused(
+        |path| half(path, large()),
+        &large(),
+        &Options { check: Check::Decode, ..options(1) },
+        expect![[
+            r#"DIR/a.lmdb.partial: begun with another check: wanted "decode", found "header"; delete this file to start anew, or repeat the first command to continue"#
+        ]],
     );
 }
 

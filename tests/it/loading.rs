@@ -54,7 +54,7 @@ fn store(pictures: Vec<Picture>) -> Kept {
     let data = Pictures { info: Info { name: "pictures".to_owned(), classes, splits }, pictures };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pictures.lmdb");
-    let options = convert::Options { source: "memory".to_owned(), strict: true, threads: NonZeroUsize::MIN };
+    let options = convert::Options { strict: true, threads: NonZeroUsize::MIN, ..convert::Options::new("memory") };
     convert::convert(&data, &path, &options, &mut |_| ()).unwrap();
     Kept { store: Store::open(path).unwrap(), folder }
 }

@@ -1,5 +1,6 @@
 //! Reading public data sets: what is in the files comes out, and what is wrong with them is said.
 
+mod archives;
 mod arrays;
 mod trees;
 
@@ -23,7 +24,7 @@ pub(crate) fn real_cifar10() -> Option<&'static dyn Dataset> {
 }
 
 /// An archive of the real data, unpacked by the `zstd` and `tar` of this machine, where it has them.
-fn unpacked(name: &str) -> Option<tempfile::TempDir> {
+pub(crate) fn unpacked(name: &str) -> Option<tempfile::TempDir> {
     let archive = real(name)?;
     let folder = tempfile::tempdir().unwrap();
     let done = Command::new("tar").args(["--use-compress-program=zstd", "-xf"]).arg(archive).arg("-C").arg(folder.path()).status();
@@ -115,7 +116,7 @@ fn what_cannot_be_read_says_what_was_looked_for() {
         path,
         datasets::open(path),
         expect![
-            "<folder>: contents: wanted a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, a TinyImageNet folder or .zip, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..), found an empty folder"
+            "<folder>: contents: wanted a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, a TinyImageNet folder or archive, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..), also in a .zip or .tar[.gz], found an empty folder"
         ],
     );
     check_error(path, datasets::open(path.join("gone")), expect!["<folder>/gone: cannot open: No such file or directory (os error 2)"]);
@@ -124,14 +125,14 @@ fn what_cannot_be_read_says_what_was_looked_for() {
         path,
         datasets::open(path),
         expect![
-            "<folder>: contents: wanted a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, a TinyImageNet folder or .zip, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..), found notes.txt"
+            "<folder>: contents: wanted a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, a TinyImageNet folder or archive, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..), also in a .zip or .tar[.gz], found notes.txt"
         ],
     );
     check_error(
         path,
         datasets::open(path.join("notes.txt")),
         expect![
-            "<folder>/notes.txt: contents: wanted a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, a TinyImageNet folder or .zip, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..), found a file of another kind"
+            "<folder>/notes.txt: contents: wanted a folder with idx files (train-images-idx3-ubyte[.gz]), CIFAR's .bin files or its .tar.gz, a TinyImageNet folder or archive, or class folders of .jpg, .jpeg or .png files (<class>/.. or train/<class>/..), also in a .zip or .tar[.gz], found a file of another kind"
         ],
     );
     write(path.join("a.zip"), "no zip");

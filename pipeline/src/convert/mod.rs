@@ -6,30 +6,48 @@
 //! again with the same arguments goes on from that state.
 
 pub(crate) mod check;
+pub(crate) mod header;
+mod moments;
+mod prepare;
 mod state;
+mod summary;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use datasets::{Dataset, Picture};
+use datasets::{Dataset, Picture, Seed};
+
+pub use check::Check;
 
 use crate::store::codec::{self, Packer};
-use crate::store::meta::{self, Size};
-use crate::store::{Encoding, FORMAT, Found, Meta, Skipped, Store, Writer};
+use crate::store::meta;
+use crate::store::{FORMAT, Form, Found, Meta, Skipped, Store, Writer};
 use crate::{Error, Result};
-use check::Moments;
+use prepare::{Prepared, prepare};
 use state::State;
 
-/// How a data set is copied.
+/// How a data set is copied. A half-made store is continued only from the same source, in the same form, with the same check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Where the data set came from, for the store's own record. A half-made store is continued only from the same source.
+    /// Where the data set came from, for the store's own record.
     pub source: String,
-    /// A picture that cannot be used ends the conversion; otherwise it is left out and reported.
+    /// What becomes of the pictures. Default: they stay as they are.
+    pub form: Form,
+    /// How closely files are looked at. Default: headers and markers.
+    pub check: Check,
+    /// A picture that cannot be used ends the conversion. Default: it is left out and reported.
     pub strict: bool,
-    /// Threads that read and check. The store does not depend on it.
+    /// Threads that read and check. Default: one a core. The store does not depend on it.
     pub threads: NonZeroUsize,
+}
+
+impl Options {
+    /// The defaults, for a data set from there.
+    pub fn new(source: impl Into<String>) -> Self {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { source: source.into(), form: Form::default(), check: Check::default(), strict: false, threads }
+    }
 }
 
 /// How far a conversion or a verification has come.
@@ -56,8 +74,9 @@ pub struct Report {
     pub continued: usize,
 }
 
-/// Copies `dataset` into a new store at `target`. Pictures stay as they are (JPEG and PNG files byte for byte, pixels as pixels);
-/// each is decoded once, to see that it can be, and to measure mean and deviation.
+/// Copies `dataset` into a new store at `target`. Pictures stay as they are (JPEG and PNG files byte for byte, pixels as pixels),
+/// except that those in a printer's inks become RGB, and where [`Options::form`] asks for more. Mean and deviation are measured on all
+/// pixels that are there without decoding a file, or else on [some](Meta::measured).
 ///
 /// Killed at any moment, it leaves nothing at `target`, and the next call with the same arguments goes on where it stopped.
 ///
@@ -74,10 +93,10 @@ pub fn convert(dataset: &dyn Dataset, target: &Path, options: &Options, progress
     let partial = partial(target);
     let (mut writer, found) = Writer::open(&partial)?;
     let mut state = match found {
-        Found::New => State::new(dataset.info(), &options.source),
-        Found::State(bytes) => State::read(&partial, &bytes, dataset.info(), &options.source)?,
+        Found::New => State::new(dataset, options),
+        Found::State(bytes) => State::read(&partial, &bytes, dataset, options)?,
         Found::Meta(bytes) => {
-            let meta = state::finished(&partial, &bytes, dataset.info(), &options.source)?;
+            let meta = state::finished(&partial, &bytes, dataset, options)?;
             refuse_skipped(&meta.skipped, options)?;
             writer.rename(target)?;
             let continued = dataset.info().splits.iter().map(|split| split.len).sum();
@@ -85,6 +104,7 @@ pub fn convert(dataset: &dyn Dataset, target: &Path, options: &Options, progress
         }
     };
     refuse_skipped(&state.skipped, options)?;
+    refuse_changed(dataset, &partial, &state, options)?;
     let names: Vec<&str> = dataset.info().splits.iter().map(|split| split.name.as_str()).collect();
     writer.begin(&names, &state.to_bytes())?;
     let continued = state.done();
@@ -111,8 +131,7 @@ pub fn ensure(dataset: &dyn Dataset, target: impl AsRef<Path>, source: &str) -> 
         if let Some(folder) = target.parent() {
             std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, "make the folder", error))?;
         }
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        convert(dataset, target, &Options { source: source.to_owned(), strict: false, threads }, &mut |_| {})?;
+        convert(dataset, target, &Options::new(source), &mut |_| {})?;
     }
     let store = Store::open(target)?;
     let (found, wanted) = (store.meta(), dataset.info());
@@ -138,9 +157,9 @@ const BLOCK: usize = 16;
 /// Finished blocks that may wait, for each thread.
 const AHEAD: usize = 2;
 
-/// One sample, read and checked.
+/// One sample, read and prepared.
 enum Outcome {
-    Record { label: u32, encoding: Encoding, bytes: Vec<u8>, digest: [u8; 32], size: Size, moments: Moments },
+    Record { label: u32, digest: [u8; 32], picture: Prepared },
     Skipped { name: String, reason: String },
 }
 
@@ -156,6 +175,7 @@ fn copy(
     let first = state.splits[split].done;
     let len = dataset.info().splits[split].len;
     let blocks = (len - first).div_ceil(BLOCK);
+    let train = split == state.train;
     let threads = options.threads.get().min(blocks);
     let mut packer = Packer::default();
     std::thread::scope(|scope| {
@@ -167,7 +187,7 @@ fn copy(
                 scope.spawn(move || {
                     for block in (thread..blocks).step_by(threads) {
                         let start = first + block * BLOCK;
-                        let samples = (start..len.min(start + BLOCK)).map(|index| read(dataset, split, index));
+                        let samples = (start..len.min(start + BLOCK)).map(|index| read(dataset, split, index, options, train));
                         let samples: Result<Vec<Outcome>> = samples.collect();
                         let failed = samples.is_err();
                         // The writer hangs up when it fails.
@@ -200,7 +220,7 @@ fn add(sample: Outcome, split: usize, options: &Options, state: &mut State, (pac
             refuse_skipped(std::slice::from_ref(&skipped), options)?;
             state.skipped.push(skipped);
         }
-        Outcome::Record { label, encoding, bytes, digest, size, moments } => {
+        Outcome::Record { label, digest, picture: Prepared { encoding, bytes, size, traits, moments, rewritten } } => {
             if !packer.has_room(encoding, bytes.len()) {
                 flush(packer, split, state, writer);
                 // Only here is the state that of the values appended, with no record between.
@@ -208,13 +228,17 @@ fn add(sample: Outcome, split: usize, options: &Options, state: &mut State, (pac
                     writer.commit(&state.to_bytes())?;
                 }
             }
-            packer.push(label, encoding, &bytes);
-            if split == state.train {
+            let part = &mut state.splits[split];
+            part.witness(digest, state.info.splits[split].len);
+            part.census.add(label, encoding, size, traits, bytes.len());
+            part.digest = codec::chain(part.digest, digest);
+            packer.push(label, encoding, bytes);
+            if let Some(moments) = moments {
                 state.moments.add(&moments);
             }
-            let part = &mut state.splits[split];
-            part.census.add(label, encoding, size, bytes.len());
-            part.digest = codec::chain(part.digest, digest);
+            if let Some(reason) = rewritten {
+                *state.rewritten.entry(reason.to_owned()).or_default() += 1;
+            }
         }
     }
     state.splits[split].done += 1;
@@ -235,23 +259,52 @@ fn refuse_skipped(skipped: &[Skipped], options: &Options) -> Result<()> {
     }
 }
 
-fn read(dataset: &dyn Dataset, split: usize, index: usize) -> Result<Outcome> {
+/// Refuses to go on where pictures that were dealt with are others by now. Not all are read again, which would cost as much as to start
+/// anew, but the witnesses among them.
+fn refuse_changed(dataset: &dyn Dataset, partial: &Path, state: &State, options: &Options) -> Result<()> {
+    for (split, part) in state.splits.iter().enumerate() {
+        for (index, wanted) in &part.witnesses {
+            let found = match read(dataset, split, *index, options, false)? {
+                Outcome::Record { digest, .. } => state::witness(digest),
+                Outcome::Skipped { reason, .. } => reason,
+            };
+            if found != *wanted {
+                let (path, split) = (partial.to_owned(), &state.info.splits[split].name);
+                let now = format!("{found} as sample {index} of split {split:?}");
+                return Err(Error::Changed { path, field: "content", wanted: now, found: wanted.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(dataset: &dyn Dataset, split: usize, index: usize, options: &Options, train: bool) -> Result<Outcome> {
+    let info = dataset.info();
     let sample = dataset.get(split, index).map_err(Error::Dataset)?;
-    let classes = dataset.info().classes.len();
-    assert!((sample.label as usize) < classes, "{}: label {} of {classes} classes", sample.name, sample.label);
-    let checked = match &sample.picture {
-        Picture::Raw(image) => check::raw(image),
-        Picture::Encoded(bytes) => check::encoded(bytes),
-    };
-    let (encoding, size, moments) = match checked {
-        Ok(checked) => checked,
-        Err(reason) => return Ok(Outcome::Skipped { name: sample.name, reason }),
-    };
-    let bytes = match sample.picture {
-        Picture::Raw(image) => image.pixels,
-        Picture::Encoded(bytes) => bytes,
-    };
-    Ok(Outcome::Record { label: sample.label, encoding, digest: codec::digest(sample.label, encoding, &bytes), bytes, size, moments })
+    let (label, classes) = (sample.label, info.classes.len());
+    assert!((label as usize) < classes, "{}: label {label} of {classes} classes", sample.name);
+    let measure = train && (is_decoded(&sample.picture, options) || is_measured(index, info.splits[split].len));
+    Ok(match prepare(sample.picture, &options.form, options.check, measure) {
+        Err(reason) => Outcome::Skipped { name: sample.name, reason },
+        Ok(picture) => Outcome::Record { label, digest: codec::digest(label, picture.encoding, &picture.bytes), picture },
+    })
+}
+
+/// Whether the pixels of all such pictures are at hand.
+fn is_decoded(picture: &Picture, options: &Options) -> bool {
+    let Form { resize, raw, .. } = options.form;
+    matches!(picture, Picture::Raw(_)) || options.check == Check::Decode || resize.is_some() || raw
+}
+
+/// Whether the picture of this index is one of those that stand for `len`: one in 64, but at least 32 and at most 1024 of them, one from each of
+/// as many stretches, and not at equal distances, which might be those at which a data set repeats itself. The mean of a photograph is
+/// off that of all by a sixth of the scale, hence the mean of 1024 by half a percent.
+fn is_measured(index: usize, len: usize) -> bool {
+    let measured = (len / 64).clamp(32, 1024).min(len);
+    let stretch = (index as u128 * measured as u128 / len as u128) as usize;
+    let first = |stretch: usize| (stretch as u128 * len as u128).div_ceil(measured as u128) as usize;
+    let (first, end) = (first(stretch), first(stretch + 1));
+    index == first + Seed(0).at(stretch as u64).rng().below(end - first)
 }
 
 fn meta(state: &State) -> Meta {
@@ -266,7 +319,11 @@ fn meta(state: &State) -> Meta {
         pictures: state.splits.iter().map(|part| part.census.pictures()).collect(),
         splits,
         normalize: state.moments.normalize(),
+        measured: state.moments.pictures,
+        form: state.form,
+        rewritten: state.rewritten.clone(),
         skipped: state.skipped.clone(),
+        ignored: state.ignored.clone(),
         source: state.source.clone(),
     }
 }

@@ -1,14 +1,15 @@
 //! How far a conversion has come; written down with every commit.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use datasets::Info;
+use datasets::{Dataset, Info};
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
-use super::check::Moments;
+use super::moments::Moments;
+use super::{Check, Options, Progress};
 use crate::store::meta::Census;
-use crate::store::{FORMAT, Meta, Skipped};
+use crate::store::{FORMAT, Form, Meta, Skipped};
 use crate::{Error, Result};
 
 /// All that a conversion must know to go on.
@@ -17,11 +18,15 @@ pub(super) struct State {
     format: u32,
     pub(super) info: Info,
     pub(super) source: String,
+    pub(super) form: Form,
+    check: Check,
     /// The split whose pixels are measured.
     pub(super) train: usize,
     pub(super) splits: Vec<Part>,
     pub(super) moments: Moments,
+    pub(super) rewritten: BTreeMap<String, u64>,
     pub(super) skipped: Vec<Skipped>,
+    pub(super) ignored: BTreeMap<String, u64>,
 }
 
 /// How far one split has come.
@@ -33,29 +38,53 @@ pub(super) struct Part {
     pub(super) digest: [u8; 32],
     /// Its records, counted.
     pub(super) census: Census,
+    /// Samples at equal distances with what [`witness`] says of them: whether the data set has changed is asked of these.
+    pub(super) witnesses: Vec<(usize, String)>,
+}
+
+/// The beginning of a record's digest, in hex.
+pub(super) fn witness(digest: [u8; 32]) -> String {
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Part {
+    /// Remembers the sample that is being dealt with if it is one of 256 at equal distances.
+    pub(super) fn witness(&mut self, digest: [u8; 32], len: usize) {
+        if self.done.is_multiple_of(len.div_ceil(256)) {
+            self.witnesses.push((self.done, witness(digest)));
+        }
+    }
 }
 
 impl State {
-    pub(super) fn new(info: &Info, source: &str) -> Self {
-        let part = || Part { done: 0, digest: [0; 32], census: Census::new(info.classes.len()) };
+    pub(super) fn new(dataset: &dyn Dataset, options: &Options) -> Self {
+        let info = dataset.info();
+        let part = || Part { done: 0, digest: [0; 32], census: Census::new(info.classes.len()), witnesses: Vec::new() };
         Self {
             format: FORMAT,
             info: info.clone(),
-            source: source.to_owned(),
+            source: options.source.clone(),
+            form: options.form,
+            check: options.check,
             train: info.splits.iter().position(|split| split.name == "train").unwrap_or(0),
             splits: info.splits.iter().map(|_| part()).collect(),
             moments: Moments::default(),
+            rewritten: BTreeMap::new(),
             skipped: Vec::new(),
+            ignored: dataset.ignored(),
         }
     }
 
-    /// The state found at `path`, if it is that of a conversion of this data set.
-    pub(super) fn read(path: &Path, bytes: &[u8], info: &Info, source: &str) -> Result<Self> {
+    /// The state found at `path`, if it is that of such a conversion of this data set.
+    pub(super) fn read(path: &Path, bytes: &[u8], dataset: &dyn Dataset, options: &Options) -> Result<Self> {
         let state: Self = serde_json::from_slice(bytes).map_err(|error| changed(path, "state", "one of this program", error))?;
         if state.format != FORMAT {
             return Err(changed(path, "format version", FORMAT, state.format));
         }
-        same(path, (&state.info, &state.source), (info, source))?;
+        same(path, (&state.info, &state.source, &state.form), dataset.info(), options)?;
+        if state.check != options.check {
+            return Err(changed(path, "check", json(&options.check), json(&state.check)));
+        }
         Ok(state)
     }
 
@@ -79,20 +108,23 @@ impl State {
 }
 
 /// The meta record found at `path`, where all but the final name is there, if it is that of a conversion of this data set.
-pub(super) fn finished(path: &Path, bytes: &[u8], info: &Info, source: &str) -> Result<Meta> {
+pub(super) fn finished(path: &Path, bytes: &[u8], dataset: &dyn Dataset, options: &Options) -> Result<Meta> {
     let meta: Meta = serde_json::from_slice(bytes).map_err(|error| changed(path, "meta record", "one of this program", error))?;
     let mut splits = meta.splits.clone();
     for split in &mut splits {
         split.len += meta.skipped.iter().filter(|skipped| skipped.split == split.name).count();
     }
     let found = Info { name: meta.name.clone(), classes: meta.classes.clone(), splits };
-    same(path, (&found, &meta.source), (info, source))?;
+    same(path, (&found, &meta.source, &meta.form), dataset.info(), options)?;
     Ok(meta)
 }
 
-fn same(path: &Path, (found, found_source): (&Info, &str), (wanted, wanted_source): (&Info, &str)) -> Result<()> {
-    if found_source != wanted_source {
-        return Err(changed(path, "source", wanted_source, found_source));
+fn same(path: &Path, (found, source, form): (&Info, &str, &Form), wanted: &Info, options: &Options) -> Result<()> {
+    if *source != options.source {
+        return Err(changed(path, "source", &options.source, source));
+    }
+    if *form != options.form {
+        return Err(changed(path, "form", json(&options.form), json(form)));
     }
     if found.name != wanted.name {
         return Err(changed(path, "name", &wanted.name, &found.name));
@@ -109,4 +141,8 @@ fn same(path: &Path, (found, found_source): (&Info, &str), (wanted, wanted_sourc
 
 fn changed(path: &Path, field: &'static str, wanted: impl ToString, found: impl ToString) -> Error {
     Error::Changed { path: path.to_owned(), field, wanted: wanted.to_string(), found: found.to_string() }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
 }

@@ -28,35 +28,66 @@ fn flaw<T>(field: &'static str, wanted: impl ToString, found: impl ToString) -> 
 /// Collects records until they are a value.
 #[derive(Debug, Default)]
 pub(crate) struct Packer {
-    ends: Vec<u32>,
-    bodies: Vec<u8>,
+    records: Vec<(Head, Vec<u8>)>,
+    bodies: usize,
+}
+
+/// The records of one value, not yet side by side: they are copied once, to where LMDB wants them.
+#[derive(Debug)]
+pub(crate) struct Value {
+    records: Vec<(Head, Vec<u8>)>,
+    len: usize,
 }
 
 impl Packer {
     /// Whether a picture of so many bytes may join those already here.
     pub(crate) fn has_room(&self, encoding: Encoding, bytes: usize) -> bool {
-        let index = 4 + 4 * (self.ends.len() + 1);
-        self.is_empty() || index + self.bodies.len() + header(0, encoding).len() + bytes <= VALUE_LIMIT
+        self.is_empty() || index(self.records.len() + 1) + self.bodies + Head::new(0, encoding).len + bytes <= VALUE_LIMIT
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.records.is_empty()
     }
 
-    pub(crate) fn push(&mut self, label: u32, encoding: Encoding, bytes: &[u8]) {
-        self.bodies.extend_from_slice(&header(label, encoding));
-        self.bodies.extend_from_slice(bytes);
-        self.ends.push(u32::try_from(self.bodies.len()).expect("a value is one picture below PICTURE_LIMIT or shorter than VALUE_LIMIT"));
+    pub(crate) fn push(&mut self, label: u32, encoding: Encoding, bytes: Vec<u8>) {
+        let head = Head::new(label, encoding);
+        self.bodies += head.len + bytes.len();
+        self.records.push((head, bytes));
     }
 
     /// The value; leaves the packer empty.
-    pub(crate) fn finish(&mut self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(4 + 4 * self.ends.len() + self.bodies.len());
-        value.extend_from_slice(&(self.ends.len() as u32).to_le_bytes());
-        self.ends.drain(..).for_each(|end| value.extend_from_slice(&end.to_le_bytes()));
-        value.append(&mut self.bodies);
-        value
+    pub(crate) fn finish(&mut self) -> Value {
+        let Self { records, bodies } = std::mem::take(self);
+        Value { len: index(records.len()) + bodies, records }
     }
+}
+
+impl Value {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// # Panics
+    /// When `into` is not [`Value::len`] bytes long.
+    pub(crate) fn write(&self, mut into: &mut [u8]) {
+        let mut put = |bytes: &[u8]| into.split_off_mut(..bytes.len()).expect("as long as the value").copy_from_slice(bytes);
+        put(&(self.records.len() as u32).to_le_bytes());
+        let mut end = 0;
+        for (head, bytes) in &self.records {
+            end += head.len + bytes.len();
+            put(&u32::try_from(end).expect("a value is one picture below PICTURE_LIMIT or shorter than VALUE_LIMIT").to_le_bytes());
+        }
+        for (head, bytes) in &self.records {
+            put(head);
+            put(bytes);
+        }
+        assert!(into.is_empty(), "{} bytes too many for the value", into.len());
+    }
+}
+
+/// Bytes of a value's index.
+fn index(records: usize) -> usize {
+    4 + 4 * records
 }
 
 /// The record `from_last` places before the last of this value.
@@ -104,7 +135,7 @@ fn body(body: &[u8]) -> Result<Record<'_>, Flaw> {
 
 /// SHA-256 of a record: of its header and its bytes.
 pub(crate) fn digest(label: u32, encoding: Encoding, bytes: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(header(label, encoding)).chain_update(bytes).finalize().into()
+    Sha256::new().chain_update(&*Head::new(label, encoding)).chain_update(bytes).finalize().into()
 }
 
 /// The digest of a split once a record is appended. A chain rather than one running hash: its state is 32 bytes, which a
@@ -117,19 +148,34 @@ const RAW: u8 = 0;
 const JPEG: u8 = 1;
 const PNG: u8 = 2;
 
-fn header(label: u32, encoding: Encoding) -> Vec<u8> {
-    let mut header = Vec::with_capacity(14);
-    header.extend_from_slice(&label.to_le_bytes());
-    match encoding {
-        Encoding::Raw { height, width, channels } => {
-            header.extend_from_slice(&[RAW, channels]);
-            header.extend_from_slice(&height.to_le_bytes());
-            header.extend_from_slice(&width.to_le_bytes());
+/// What a record begins with.
+#[derive(Debug)]
+struct Head {
+    bytes: [u8; 14],
+    len: usize,
+}
+
+impl Head {
+    fn new(label: u32, encoding: Encoding) -> Self {
+        let [l0, l1, l2, l3] = label.to_le_bytes();
+        let file = |kind| Self { bytes: [l0, l1, l2, l3, kind, 0, 0, 0, 0, 0, 0, 0, 0, 0], len: 5 };
+        match encoding {
+            Encoding::Raw { height, width, channels } => {
+                let ([h0, h1, h2, h3], [w0, w1, w2, w3]) = (height.to_le_bytes(), width.to_le_bytes());
+                Self { bytes: [l0, l1, l2, l3, RAW, channels, h0, h1, h2, h3, w0, w1, w2, w3], len: 14 }
+            }
+            Encoding::Jpeg => file(JPEG),
+            Encoding::Png => file(PNG),
         }
-        Encoding::Jpeg => header.push(JPEG),
-        Encoding::Png => header.push(PNG),
     }
-    header
+}
+
+impl std::ops::Deref for Head {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

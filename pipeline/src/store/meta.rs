@@ -27,12 +27,50 @@ pub struct Meta {
     /// Mean and standard deviation of the pixels of split `train` (or of the first split, where none is called so): one number
     /// where all its pictures are grey, else three, a grey picture counting as three equal channels. `None` where it is empty.
     pub normalize: Option<Normalize>,
+    /// Pictures that `normalize` was measured on: all of them, or some at equal distances where most were not decoded.
+    pub measured: u64,
+    /// What was made of the pictures.
+    pub form: Form,
+    /// Why so many pictures are not the bytes of their source.
+    pub rewritten: BTreeMap<String, u64>,
     /// Pictures of the source that are not in the store.
     pub skipped: Vec<Skipped>,
+    /// So many files of the source were no pictures, by what was taken for the reason.
+    pub ignored: BTreeMap<String, u64>,
     /// Where the pictures came from.
     pub source: String,
     /// SHA-256, in hex, of classes, splits and records: equal for equal content, however it was packed.
     pub content: String,
+}
+
+/// What is made of the pictures of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Form {
+    /// The size that larger pictures are reduced to. Default: their own.
+    pub resize: Option<Resize>,
+    /// Pixels are stored, ready to be read, instead of files. Default: no.
+    pub raw: bool,
+    /// Pictures are turned as their EXIF data say. Default: no, as in PyTorch's and TensorFlow's loaders.
+    pub upright: bool,
+    /// The quality of the JPEG files that have to be written, 1 to 100. Default 95.
+    pub quality: u8,
+}
+
+/// A size that keeps the proportions. No picture is enlarged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resize {
+    /// The shorter side has so many pixels.
+    Shorter(u32),
+    /// The longer side has so many pixels.
+    Longer(u32),
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self { resize: None, raw: false, upright: false, quality: 95 }
+    }
 }
 
 /// What the pictures of one split are like.
@@ -48,6 +86,14 @@ pub struct Pictures {
     pub png: u64,
     /// Pictures of one channel, among all the above.
     pub grey: u64,
+    /// Progressive JPEG files.
+    pub progressive: u64,
+    /// Files whose EXIF data say that the picture lies turned or mirrored. Readers of a store take it as it lies.
+    pub turned: u64,
+    /// Files with a colour profile (ICC). Readers of a store pay no heed to it.
+    pub icc: u64,
+    /// Files of 16 bits a channel, which become 8 when they are decoded.
+    pub deep: u64,
     /// Bytes of all pictures, as encoded.
     pub bytes: u64,
     /// Rows; `None` without pictures.
@@ -94,6 +140,15 @@ pub(crate) struct Size {
     pub(crate) channels: u8,
 }
 
+/// What is worth knowing of a picture's file beyond its size; [`Pictures`] counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Traits {
+    pub(crate) progressive: bool,
+    pub(crate) turned: bool,
+    pub(crate) icc: bool,
+    pub(crate) deep: bool,
+}
+
 impl Census {
     pub(crate) fn new(classes: usize) -> Self {
         Self { pictures: Pictures { per_class: vec![0; classes], ..Pictures::default() }, ..Self::default() }
@@ -101,7 +156,7 @@ impl Census {
 
     /// # Panics
     /// When `label` is not below the number of classes.
-    pub(crate) fn add(&mut self, label: u32, encoding: Encoding, size: Size, bytes: usize) {
+    pub(crate) fn add(&mut self, label: u32, encoding: Encoding, size: Size, traits: Traits, bytes: usize) {
         let pictures = &mut self.pictures;
         pictures.per_class[label as usize] += 1;
         *match encoding {
@@ -110,6 +165,10 @@ impl Census {
             Encoding::Png => &mut pictures.png,
         } += 1;
         pictures.grey += u64::from(size.channels == 1);
+        pictures.progressive += u64::from(traits.progressive);
+        pictures.turned += u64::from(traits.turned);
+        pictures.icc += u64::from(traits.icc);
+        pictures.deep += u64::from(traits.deep);
         pictures.bytes += bytes as u64;
         *self.heights.entry(size.height).or_default() += 1;
         *self.widths.entry(size.width).or_default() += 1;

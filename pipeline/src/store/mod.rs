@@ -11,6 +11,8 @@
 //! only because closing one of the two would drop the other's locks.
 
 pub(crate) mod codec;
+mod folder2lmdb;
+mod memory;
 pub(crate) mod meta;
 mod writer;
 
@@ -20,7 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lmdb::{Cursor, Database, Environment, EnvironmentFlags, RoTransaction, Transaction};
 
-pub use meta::{Extent, FORMAT, Meta, Pictures, Skipped};
+pub use folder2lmdb::Folder2Lmdb;
+pub use memory::keep_freed_memory;
+pub use meta::{Extent, FORMAT, Form, Meta, Pictures, Resize, Skipped};
 pub(crate) use writer::{Found, Writer};
 
 use crate::{Error, Result};
@@ -318,6 +322,9 @@ fn read_meta(path: &Path, environment: &Environment) -> Result<Meta> {
         Ok(bytes) => bytes,
         Err(lmdb::Error::NotFound) if transaction.get(main, &STATE).is_ok() => {
             return Err(foreign("a conversion that did not end; repeat its command to continue it".to_owned()));
+        }
+        Err(lmdb::Error::NotFound) if transaction.get(main, &"__keys__").is_ok() => {
+            return Err(foreign("a store of folder2lmdb, which `pipeline convert` makes one of".to_owned()));
         }
         Err(lmdb::Error::NotFound | lmdb::Error::Incompatible) => return Err(foreign("an LMDB file without one".to_owned())),
         Err(error) => return Err(database(path, "read the meta record", error)),

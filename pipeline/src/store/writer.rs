@@ -1,11 +1,12 @@
 //! Appends values to a half-made store; what is committed survives the death of the process.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use lmdb::{Cursor, Database, DatabaseFlags, Environment, EnvironmentFlags, Transaction, WriteFlags};
 
+use super::codec::Value;
 use super::{MAX_SPLITS, META, STATE, database, split_database};
 use crate::{Error, Result};
 
@@ -29,7 +30,7 @@ pub(crate) struct Writer {
 struct Pending {
     split: usize,
     last: u64,
-    value: Vec<u8>,
+    value: Value,
 }
 
 /// What a half-made store was when it was opened.
@@ -52,6 +53,9 @@ impl Writer {
             TryLockError::WouldBlock => Error::Busy { path: path.to_owned() },
             TryLockError::Error(source) => Error::io(path, "lock the store", source),
         })?;
+        if is_begun(&lock).map_err(|source| Error::io(path, "read the half-made store", source))? {
+            lock.set_len(0).map_err(|source| Error::io(path, "create the store", source))?;
+        }
         let (environment, main) = open(path)?;
         let found = found(path, &environment, main)?;
         let (environment, main) = if matches!(found, Found::New) {
@@ -75,7 +79,7 @@ impl Writer {
     }
 
     /// Appends a value whose last record is `last`. It is kept in memory until the next commit.
-    pub(crate) fn append(&mut self, split: usize, last: u64, value: Vec<u8>) {
+    pub(crate) fn append(&mut self, split: usize, last: u64, value: Value) {
         self.pending_bytes += value.len();
         self.pending.push(Pending { split, last, value });
     }
@@ -97,7 +101,7 @@ impl Writer {
     fn write(&self, state: &[u8]) -> lmdb::Result<()> {
         let mut transaction = self.environment.begin_rw_txn()?;
         for Pending { split, last, value } in &self.pending {
-            transaction.put(self.splits[*split], &last.to_be_bytes(), value, WriteFlags::APPEND)?;
+            value.write(transaction.reserve(self.splits[*split], &last.to_be_bytes(), value.len(), WriteFlags::APPEND)?);
         }
         transaction.put(self.main, &STATE, &state, WriteFlags::empty())?;
         transaction.commit()
@@ -172,6 +176,20 @@ fn found(path: &Path, environment: &Environment, main: Database) -> Result<Found
         }
     }
     Ok(Found::New)
+}
+
+/// Whether a file is the beginning of LMDB's first two pages: it was killed, or out of disk, before there was a database.
+fn is_begun(mut file: &File) -> std::io::Result<bool> {
+    const PAGES: u64 = 2 * 4096;
+    if file.metadata()?.len() >= PAGES {
+        return Ok(false);
+    }
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(PAGES).read_to_end(&mut bytes)?;
+    // The number of the page, which is zero, and eight bytes on LMDB's magic number.
+    let (number, magic) = (bytes.len().min(8), 0xbeef_c0de_u32.to_ne_bytes());
+    Ok(bytes[..number].iter().all(|&byte| byte == 0) && bytes.get(16..20).is_none_or(|found| found == magic))
 }
 
 fn foreign(path: &Path) -> Error {

@@ -19,7 +19,7 @@ fn bytes(sample: Sample) -> Vec<u8> {
 }
 
 /// A folder with these files; a picture's bytes are its name.
-fn tree(files: &[(&str, &str)], pictures: &[&str]) -> tempfile::TempDir {
+pub(super) fn tree(files: &[(&str, &str)], pictures: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     files.iter().for_each(|(name, text)| write(folder.path().join(name), text));
     pictures.iter().for_each(|name| write(folder.path().join(name), name));
@@ -46,7 +46,7 @@ fn zipped(folder: &Path, inside: &str) -> tempfile::NamedTempFile {
 }
 
 /// Split, label, name and bytes of every sample.
-fn samples(dataset: &dyn Dataset) -> String {
+pub(super) fn samples(dataset: &dyn Dataset) -> String {
     let mut text = format!("{}: {}\n", dataset.info().name, dataset.info().classes.join(", "));
     for (split, part) in dataset.info().splits.iter().enumerate() {
         for index in 0..part.len {
