@@ -8,6 +8,7 @@ use image::{DynamicImage, ImageDecoder, Limits, codecs::png::PngDecoder};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 
+use crate::jpeg;
 use crate::store::{Encoding, Record};
 
 /// Why bytes are not a picture.
@@ -91,28 +92,97 @@ pub fn pictures(samples: &[Sample]) -> Result<Vec<Image>, DecodeError> {
 /// When the bytes are not a picture of this encoding.
 pub fn image(encoding: Encoding, bytes: &[u8]) -> Result<Image, DecodeError> {
     let mut image = Image { height: 0, width: 0, channels: 0, pixels: Vec::new() };
-    decode_into(encoding, bytes, &mut image)?;
+    Decoder::default().decode(encoding, bytes, &mut image)?;
     Ok(image)
 }
 
-/// As [`image`](fn@image), into the memory of an older picture.
-///
-/// # Errors
-/// When the bytes are not a picture of this encoding; then `into` holds nothing of use.
-pub fn decode_into(encoding: Encoding, bytes: &[u8], into: &mut Image) -> Result<(), DecodeError> {
-    match encoding {
-        Encoding::Raw { height, width, channels } => {
-            check_raw(height, width, channels, bytes)?;
-            (into.height, into.width, into.channels) = (height as usize, width as usize, channels.into());
-            into.pixels.clear();
-            into.pixels.extend_from_slice(bytes);
-            Ok(())
+/// A rectangle within a picture, pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// First row.
+    pub top: usize,
+    /// First column.
+    pub left: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Window {
+    /// All of a picture of so many rows and columns.
+    pub fn whole([height, width]: [usize; 2]) -> Self {
+        Self { top: 0, left: 0, height, width }
+    }
+}
+
+/// Decodes picture after picture in the same memory.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    jpeg: jpeg::Decoder,
+}
+
+impl Decoder {
+    /// As [`image`](fn@image), into the memory of an older picture.
+    ///
+    /// # Errors
+    /// When the bytes are not a picture of this encoding; then `into` holds nothing of use.
+    pub fn decode(&mut self, encoding: Encoding, bytes: &[u8], into: &mut Image) -> Result<(), DecodeError> {
+        self.part(encoding, bytes, Window::whole, into).map(drop)
+    }
+
+    /// A part of the picture, which `choose` names once it is known how many rows and columns there are. Where the part cannot be had
+    /// alone, `into` is all of the picture; the result is where in it the part lies. Damage elsewhere in the file may go unnoticed.
+    ///
+    /// # Errors
+    /// When the bytes are not a picture of this encoding; then `into` holds nothing of use.
+    pub fn part(
+        &mut self,
+        encoding: Encoding,
+        bytes: &[u8],
+        choose: impl FnOnce([usize; 2]) -> Window,
+        into: &mut Image,
+    ) -> Result<Window, DecodeError> {
+        match encoding {
+            Encoding::Raw { height, width, channels } => {
+                check_raw(height, width, channels, bytes)?;
+                let (width, channels) = (width as usize, usize::from(channels));
+                let part = choose([height as usize, width]);
+                (into.height, into.width, into.channels) = (part.height, part.width, channels);
+                into.pixels.clear();
+                for row in bytes.chunks_exact(width * channels).skip(part.top).take(part.height) {
+                    into.pixels.extend_from_slice(&row[part.left * channels..(part.left + part.width) * channels]);
+                }
+                Ok(Window { top: 0, left: 0, ..part })
+            }
+            // The decoders are other people's, and the bytes are anyone's: should one of them panic, that is a property of the bytes.
+            Encoding::Jpeg => catch_unwind(AssertUnwindSafe(|| self.jpeg(bytes, choose, into)))
+                .unwrap_or_else(|_| Err(DecodeError::Jpeg("the decoder gave up".to_owned()))),
+            Encoding::Png => {
+                catch_unwind(AssertUnwindSafe(|| png(bytes, into)))
+                    .unwrap_or_else(|_| Err(DecodeError::Png(image::ImageError::IoError(std::io::Error::other("the decoder gave up")))))?;
+                Ok(choose([into.height, into.width]))
+            }
         }
-        // The decoders are other people's, and the bytes are anyone's: should one of them panic, that is a property of the bytes.
-        Encoding::Jpeg => catch_unwind(AssertUnwindSafe(|| jpeg(bytes, into)))
-            .unwrap_or_else(|_| Err(DecodeError::Jpeg("the decoder gave up".to_owned()))),
-        Encoding::Png => catch_unwind(AssertUnwindSafe(|| png(bytes, into)))
-            .unwrap_or_else(|_| Err(DecodeError::Png(image::ImageError::IoError(std::io::Error::other("the decoder gave up"))))),
+    }
+
+    fn jpeg(&mut self, bytes: &[u8], choose: impl FnOnce([usize; 2]) -> Window, into: &mut Image) -> Result<Window, DecodeError> {
+        // The two bytes of the end marker cannot occur within coded pixels. They are the last two of a sound file, so the search is short.
+        if bytes.starts_with(&[0xff, 0xd8]) && !bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
+            return Err(DecodeError::Truncated(bytes.len()));
+        }
+        let Some([height, width]) = self.jpeg.open(bytes) else {
+            any_jpeg(bytes, into)?;
+            return Ok(choose([into.height, into.width]));
+        };
+        check_size(height, width, bytes)?;
+        let part = choose([height, width]);
+        if self.jpeg.decode(bytes, part, into).is_some() {
+            return Ok(Window { top: 0, left: 0, ..part });
+        }
+        // Damaged; the other decoder says how, or gets over it.
+        any_jpeg(bytes, into)?;
+        if [into.height, into.width] == [height, width] { Ok(part) } else { Err(DecodeError::Jpeg("two sizes".to_owned())) }
     }
 }
 
@@ -131,12 +201,17 @@ pub(crate) fn check_raw(height: u32, width: u32, channels: u8, bytes: &[u8]) -> 
     Ok(())
 }
 
-fn jpeg(bytes: &[u8], into: &mut Image) -> Result<(), DecodeError> {
-    let failed = |error: zune_jpeg::errors::DecodeErrors| DecodeError::Jpeg(error.to_string().trim_end().to_owned());
-    // The two bytes of the end marker cannot occur within coded pixels. They are the last two of a sound file, so the search is short.
-    if bytes.starts_with(&[0xff, 0xd8]) && !bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
-        return Err(DecodeError::Truncated(bytes.len()));
+/// A block of 8×8 pixels costs at least one bit, whatever the coding: at most 512 pixels a byte.
+fn check_size(height: usize, width: usize, bytes: &[u8]) -> Result<(), DecodeError> {
+    if height * width > bytes.len().saturating_mul(512) {
+        return Err(DecodeError::Size { height, width, bytes: bytes.len() });
     }
+    Ok(())
+}
+
+/// A JPEG of any kind, progressive ones too.
+fn any_jpeg(bytes: &[u8], into: &mut Image) -> Result<(), DecodeError> {
+    let failed = |error: zune_jpeg::errors::DecodeErrors| DecodeError::Jpeg(error.to_string().trim_end().to_owned());
     // Strict: otherwise a picture that breaks off is filled with grey and passes for a good one.
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), DecoderOptions::default().set_strict_mode(true));
     decoder.decode_headers().map_err(failed)?;
@@ -148,10 +223,7 @@ fn jpeg(bytes: &[u8], into: &mut Image) -> Result<(), DecodeError> {
         3 => (3, ColorSpace::RGB),
         found => return Err(DecodeError::Channels { found: found.into() }),
     };
-    // A block of 8×8 pixels costs at least one bit, whatever the coding: at most 512 pixels a byte.
-    if height * width > bytes.len().saturating_mul(512) {
-        return Err(DecodeError::Size { height, width, bytes: bytes.len() });
-    }
+    check_size(height, width, bytes)?;
     decoder.set_options(decoder.options().jpeg_set_out_colorspace(colours));
     (into.height, into.width, into.channels) = (height, width, channels);
     into.pixels.resize(height * width * channels, 0);

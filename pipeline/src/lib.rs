@@ -27,6 +27,7 @@ pub mod convert;
 pub mod decode;
 mod error;
 pub mod inspect;
+mod jpeg;
 pub mod loader;
 pub mod order;
 pub mod show;

@@ -19,6 +19,14 @@ pub enum Order {
     /// A permutation of the whole split, another one in each epoch.
     #[default]
     Shuffled,
+    /// For stores larger than memory: as `Shuffled`, but reading stays within a few stretches of the store at a time. Blocks of neighbours
+    /// come in random order, and the samples of so many blocks that follow one another in it are shuffled among themselves.
+    Blocks {
+        /// Samples of a block, which lie beside one another; the split's last may have fewer.
+        size: usize,
+        /// Blocks that are mixed.
+        mixed: usize,
+    },
 }
 
 /// What becomes of the samples that do not fill a batch.
@@ -115,6 +123,18 @@ impl Plans {
                 rules.seed.named("order").at(epoch).rng().shuffle(&mut order);
                 Some(order)
             }
+            Order::Blocks { size, mixed } => {
+                let mut rng = rules.seed.named("order").at(epoch).rng();
+                let mut blocks: Vec<usize> = (0..len.div_ceil(size)).collect();
+                rng.shuffle(&mut blocks);
+                let mut order = Vec::with_capacity(len);
+                for blocks in blocks.chunks(mixed) {
+                    let start = order.len();
+                    order.extend(blocks.iter().flat_map(|&block| (block * size) as u64..(block * size + size).min(len) as u64));
+                    rng.shuffle(&mut order[start..]);
+                }
+                Some(order)
+            }
         };
         Self { len, rules: *rules, permutation, augment: rules.seed.named("augment").at(epoch) }
     }
@@ -170,6 +190,14 @@ impl Rules {
         let Shard { rank, world } = self.shard;
         if self.batch == 0 {
             return Err(Error::config("batch", "at least 1", 0));
+        }
+        if let Order::Blocks { size, mixed } = self.order {
+            for (field, found) in [("order.blocks.size", size), ("order.blocks.mixed", mixed)] {
+                // Sums of both with a length stay far from the largest number.
+                if !(1..=1 << 32).contains(&found) {
+                    return Err(Error::config(field, "1 to 2³²", found));
+                }
+            }
         }
         if rank >= world {
             return Err(Error::config("shard.rank", format!("below the world of {world}"), rank));

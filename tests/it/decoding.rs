@@ -1,5 +1,7 @@
 //! Bytes to a picture: what is decoded, what is refused, and that any bytes end in one or the other.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use datasets::{Image, Seed};
 use expect_test::{Expect, expect};
 use image::codecs::jpeg::JpegEncoder;
@@ -8,6 +10,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use pipeline::decode;
 use pipeline::store::Encoding;
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 /// A picture that changes slowly, so that JPEG keeps it nearly, and is nowhere symmetric.
 pub(crate) fn gradient(height: usize, width: usize, channels: usize) -> Image {
@@ -45,6 +48,19 @@ fn png_and_raw_are_exact_and_jpeg_is_near() {
         assert_eq!((near.height, near.width, near.channels), (13, 21, channels));
         let worst = near.pixels.iter().zip(&image.pixels).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(worst < Some(8), "JPEG at quality 95 is off by {worst:?}");
+    }
+}
+
+#[test]
+fn jpegs_are_decoded_as_by_libjpeg_turbo() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/decoding/pillow.json")).unwrap();
+    let mut decoder = decode::Decoder::default();
+    let mut image = Image::new(0, 0, 1, Vec::new());
+    for case in golden["cases"].as_array().unwrap() {
+        decoder.decode(Encoding::Jpeg, &BASE64_STANDARD.decode(case["jpeg"].as_str().unwrap()).unwrap(), &mut image).unwrap();
+        assert_eq!(serde_json::json!([image.height, image.width, image.channels]), case["shape"], "{}", case["name"]);
+        let digest: String = Sha256::digest(&image.pixels).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, case["sha256"].as_str().unwrap(), "{}", case["name"]);
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use datasets::{Batch, Batches, Dataset, Image, Info, Picture, Sample, Seed, Split, Values};
 use expect_test::{Expect, expect};
-use pipeline::augment::{self, Transform, normalize::Constants};
-use pipeline::decode::Channels;
+use pipeline::augment::{self, Augment, Scratch, Transform, normalize::Constants};
+use pipeline::decode::{self, Channels};
 use pipeline::loader::{Config, Output};
-use pipeline::order::{Last, Order, Shard};
+use pipeline::order::{Last, Order, Rules, Shard, plan};
 use pipeline::{Loader, Store, convert};
 use tempfile::TempDir;
 
@@ -200,6 +200,30 @@ fn jpegs_of_any_size_make_a_batch() {
     let loader = store.loader(train);
     assert_eq!(loader.sample_shape(), [3, 16, 16]);
     assert_eq!(epoch(&loader, 0, 0).iter().map(Batch::len).sum::<usize>(), 20);
+}
+
+#[test]
+fn what_is_decoded_for_a_crop_is_as_cut_from_the_whole() {
+    let mut pictures: Vec<Picture> = (0..24).map(|at| Picture::Encoded(jpeg(&gradient(40 + 3 * at, 90 - at, 3)))).collect();
+    // Kinds that are decoded whole, too.
+    pictures.push(Picture::Encoded(include_bytes!("../golden/decoding/progressive.jpg").to_vec()));
+    pictures.extend(raw(3, 50, 40, 3));
+    let whole = decode::pictures(&samples(&pictures)).unwrap();
+    let store = store(pictures);
+    let config = Config { normalize: Constants::None, ..Config::train(7, augment::imagenet_train(24), Seed(4)) };
+    let rules = Rules { batch: 7, order: config.order, last: config.last, shard: config.shard, seed: config.seed };
+    let (augment, plans) = (Augment::new(config.transforms.clone(), None).unwrap(), plan(whole.len(), &rules, 2).unwrap());
+    for (number, batch) in epoch(&store.loader(config), 2, 0).iter().enumerate() {
+        for (&index, found) in batch.indices.iter().zip(pixels(batch).chunks(3 * 24 * 24)) {
+            let mut image = whole[index as usize].clone();
+            augment.apply(&mut image, &mut plans.plan(number).seed(index).rng(), &mut Scratch::default()).unwrap();
+            assert!(found == image.to_planes(), "picture {index}");
+        }
+    }
+}
+
+fn samples(pictures: &[Picture]) -> Vec<Sample> {
+    pictures.iter().map(|picture| Sample { picture: picture.clone(), label: 0, name: String::new() }).collect()
 }
 
 #[test]

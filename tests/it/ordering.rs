@@ -81,12 +81,40 @@ fn what_cannot_be_shared_out_is_refused() {
     );
 }
 
+#[test]
+fn blocks_are_read_a_few_at_a_time() {
+    let order = |size, mixed| rules(1000, Order::Blocks { size, mixed });
+    check(10, &Rules { batch: 10, ..order(3, 1) }, expect!["[[9, 1, 2, 0, 8, 7, 6, 3, 4, 5]]"]);
+    for (size, mixed) in [(10, 4), (7, 3), (64, 1), (1, 50), (300, 5)] {
+        let epoch = batches(1000, &order(size, mixed), 0).concat();
+        assert_ne!(epoch, batches(1000, &order(size, mixed), 1).concat(), "another epoch, another order");
+        // A block that is begun is read to its end before more than `mixed` others are.
+        let mut open = std::collections::BTreeMap::new();
+        for index in epoch {
+            let block = index as usize / size;
+            let left = open.entry(block).or_insert((1000 - block * size).min(size));
+            *left -= 1;
+            if *left == 0 {
+                open.remove(&block);
+            }
+            assert!(open.len() <= mixed, "blocks of {size}: {} are open", open.len());
+        }
+    }
+    let refused = |size, mixed| plan(10, &order(size, mixed), 0).unwrap_err().to_string();
+    expect!["order.blocks.size: wanted 1 to 2³², found 0"].assert_eq(&refused(0, 1));
+    expect!["order.blocks.mixed: wanted 1 to 2³², found 0"].assert_eq(&refused(1, 0));
+}
+
+fn any_order() -> impl Strategy<Value = Order> {
+    let blocks = (1usize..500, 1usize..20).prop_map(|(size, mixed)| Order::Blocks { size, mixed });
+    prop_oneof![Just(Order::Sequential), Just(Order::Shuffled), blocks]
+}
+
 proptest! {
     #[test]
     fn an_epoch_is_a_permutation_that_shards_share_out(
-        len in 0usize..400, batch in 1usize..20, world in 1usize..6, shuffled: bool, drop: bool, seed: u64, epoch in 0u64..5,
+        len in 0usize..400, batch in 1usize..20, world in 1usize..6, order in any_order(), drop: bool, seed: u64, epoch in 0u64..5,
     ) {
-        let order = if shuffled { Order::Shuffled } else { Order::Sequential };
         let last = if drop { Last::Drop } else { Last::Keep };
         let rules = |rank| Rules { batch, order, last, shard: Shard { rank, world }, seed: Seed(seed) };
         prop_assume!(plan(len, &rules(0), epoch).is_ok());

@@ -3,15 +3,7 @@
 use datasets::{Image, Rng};
 
 use super::{AugmentError, Scratch};
-
-/// A rectangle within a picture, pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
-    pub(super) top: usize,
-    pub(super) left: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-}
+use crate::decode::Window;
 
 /// Published range of the area of a random resized crop.
 pub(super) fn area() -> [f64; 2] {

@@ -13,6 +13,7 @@ mod resize;
 use datasets::{Image, Normalize, Rng};
 use serde::{Deserialize, Serialize};
 
+use crate::decode::Window;
 use crate::{Error, Result};
 
 pub use presets::{cifar_eval, cifar_train, imagenet_eval, imagenet_train, tiny_eval, tiny_train};
@@ -146,14 +147,31 @@ impl Augment {
     /// # Errors
     /// When the picture is too small for a crop or too narrow for a resize; then `image` holds nothing of use.
     pub fn apply(&self, image: &mut Image, rng: &mut Rng, scratch: &mut Scratch) -> Result<(), AugmentError> {
-        for transform in &self.transforms {
+        let part = self.part([image.height, image.width], rng);
+        self.apply_to(part, image, rng, scratch)
+    }
+
+    /// What the steps need of a picture of so many rows and columns: a first random crop is drawn here, so that only that need be decoded.
+    pub fn part(&self, size: [usize; 2], rng: &mut Rng) -> Window {
+        match self.transforms.first() {
+            Some(&Transform::RandomResizedCrop { area, ratio, .. }) => crop::random_window(size, area, ratio, rng),
+            _ => Window::whole(size),
+        }
+    }
+
+    /// As [`Augment::apply`], where [`Augment::part`] has said what is needed, and it lies in `part` of `image`.
+    ///
+    /// # Errors
+    /// As those of [`Augment::apply`].
+    pub fn apply_to(&self, part: Window, image: &mut Image, rng: &mut Rng, scratch: &mut Scratch) -> Result<(), AugmentError> {
+        for (at, transform) in self.transforms.iter().enumerate() {
             match *transform {
                 Transform::Resize { shorter } => resize::shorter_side(image, shorter, scratch)?,
                 Transform::ResizeTo { height, width } => resize::resize(image, [height, width], scratch),
                 Transform::CentreCrop { size } => crop::centre_crop(image, size, scratch)?,
                 Transform::PadCrop { size, pad } => crop::pad_crop(image, size, pad, rng, scratch)?,
                 Transform::RandomResizedCrop { size, area, ratio } => {
-                    let window = crop::random_window([image.height, image.width], area, ratio, rng);
+                    let window = if at == 0 { part } else { crop::random_window([image.height, image.width], area, ratio, rng) };
                     resize::resize_window(image, window, [size, size], scratch);
                 }
                 Transform::Flip { p } => {

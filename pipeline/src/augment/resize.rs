@@ -4,7 +4,8 @@ use datasets::Image;
 use fast_image_resize::images::{CroppedImage, Image as Target, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
 
-use super::{AugmentError, LONGEST, Scratch, crop::Window};
+use super::{AugmentError, LONGEST, Scratch};
+use crate::decode::Window;
 
 /// Resizes so that the shorter side is `shorter`, the longer one `shorter * long / short`, rounded down.
 pub(super) fn shorter_side(image: &mut Image, shorter: usize, scratch: &mut Scratch) -> Result<(), AugmentError> {
@@ -20,8 +21,7 @@ pub(super) fn shorter_side(image: &mut Image, shorter: usize, scratch: &mut Scra
 /// Resizes to `[height, width]`.
 pub(super) fn resize(image: &mut Image, to: [usize; 2], scratch: &mut Scratch) {
     if to != [image.height, image.width] {
-        let whole = Window { top: 0, left: 0, height: image.height, width: image.width };
-        resize_window(image, whole, to, scratch);
+        resize_window(image, Window::whole([image.height, image.width]), to, scratch);
     }
 }
 

@@ -7,7 +7,7 @@ use datasets::{Batch, Image, Values};
 use crate::Result;
 use crate::augment::Scratch;
 use crate::collate::{self, Value, View};
-use crate::decode;
+use crate::decode::{self, Decoder};
 use crate::error::RecordError;
 use crate::order::{Plan, Plans};
 use crate::store::{Encoding, Record};
@@ -26,13 +26,14 @@ pub(super) struct Task {
 
 /// A thread's memory for one picture.
 pub(super) struct Desk {
+    decoder: Decoder,
     image: Image,
     scratch: Scratch,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { image: EMPTY, scratch: Scratch::default() }
+        Self { decoder: Decoder::default(), image: EMPTY, scratch: Scratch::default() }
     }
 }
 
@@ -96,10 +97,11 @@ impl Task {
             decode::check_raw(height, width, channels, record.bytes)?;
             return Ok(View { shape: [shape[0], height as usize, width as usize], pixels: record.bytes });
         }
-        let Desk { image, scratch } = desk;
-        decode::decode_into(record.encoding, record.bytes, image)?;
+        let Desk { decoder, image, scratch } = desk;
+        let mut rng = plan.seed(index).rng();
+        let part = decoder.part(record.encoding, record.bytes, |size| augment.part(size, &mut rng), image)?;
         decode::convert(image, shape[0], &mut scratch.spare);
-        augment.apply(image, &mut plan.seed(index).rng(), scratch)?;
+        augment.apply_to(part, image, &mut rng, scratch)?;
         Ok(View::from(&*image))
     }
 }

@@ -1,0 +1,215 @@
+//! JPEG files to pixels, any rectangle of them: what lies outside is read over, and what lies below is not read.
+//!
+//! Reads what cameras and the web write and data sets are made of: sequential, 8 bits, Huffman codes, grey or YCbCr with whole or halved
+//! chroma. The pixels are those of libjpeg-turbo, and so of Pillow and torchvision, to the bit. Of any other file, and of any damaged one,
+//! it says `None`: `decode` has another decoder for these. All memory is used again for the next file.
+
+mod colour;
+mod entropy;
+mod header;
+mod huffman;
+mod transform;
+
+use datasets::Image;
+
+use crate::decode::Window;
+
+use colour::{Plane, Row, mix};
+use entropy::{Scan, ZIGZAG};
+use header::{Header, Quantisers};
+use huffman::Tables;
+
+/// A decoder, which is nothing but memory.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    header: Header,
+    quantisers: Quantisers,
+    tables: Tables,
+    scan: Scan,
+    planes: [Plane; 3],
+    rows: [Row; 2],
+}
+
+impl Decoder {
+    /// Rows and columns of a picture that can be decoded here. [`Decoder::decode`] comes next.
+    pub(crate) fn open(&mut self, bytes: &[u8]) -> Option<[usize; 2]> {
+        self.header.read(bytes, &mut self.quantisers, &mut self.tables)?;
+        Some([self.header.height, self.header.width])
+    }
+
+    /// The pixels of `window` of the picture in `bytes`, which was opened last.
+    pub(crate) fn decode(&mut self, bytes: &[u8], window: Window, into: &mut Image) -> Option<()> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
+            #[expect(unsafe_code, reason = "the compiler cannot know on which processor this will run")]
+            // SAFETY: this processor has what the function was compiled for.
+            return unsafe { self.decode_wide(bytes, window, into) };
+        }
+        self.decode_plain(bytes, window, into)
+    }
+
+    /// As [`Decoder::decode_plain`], compiled for wide registers.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    fn decode_wide(&mut self, bytes: &[u8], window: Window, into: &mut Image) -> Option<()> {
+        self.decode_plain(bytes, window, into)
+    }
+
+    #[inline(always)]
+    fn decode_plain(&mut self, bytes: &[u8], window: Window, into: &mut Image) -> Option<()> {
+        let Header { height, width, sampling: [across, down], .. } = self.header;
+        self.scan.fill(bytes.get(self.header.scan..)?)?;
+        let grid = Grid::new([height, width], [down, across], window);
+        self.samples(&grid)?;
+
+        let channels = self.header.components.len();
+        (into.height, into.width, into.channels) = (window.height, window.width, channels);
+        into.pixels.resize(window.height * window.width * channels, 0);
+        let columns = window.left..window.left + window.width;
+        let [luma, blue, red] = &self.planes;
+        let [blue_row, red_row] = &mut self.rows;
+        for (y, pixels) in (window.top..).zip(into.pixels.chunks_exact_mut(window.width * channels)) {
+            let luma = luma.row(y, columns.clone());
+            if channels == 1 {
+                pixels.copy_from_slice(luma);
+                continue;
+            }
+            let blue = blue.enlarged([down, across], y, columns.clone(), blue_row);
+            let red = red.enlarged([down, across], y, columns.clone(), red_row);
+            mix([luma, blue, red], pixels);
+        }
+        Some(())
+    }
+
+    /// Fills the planes.
+    #[inline(always)]
+    fn samples(&mut self, grid: &Grid) -> Option<()> {
+        let Self { header, quantisers, tables, scan, planes, .. } = self;
+        let Header { components, restart, .. } = &*header;
+        let mut parts = [Part::default(); 3];
+        for (number, ((part, component), plane)) in parts.iter_mut().zip(components).zip(&mut *planes).enumerate() {
+            *part = Part { blocks: if number == 0 { grid.blocks } else { [1, 1] }, dc: component.dc, ac: component.ac, ..*part };
+            for (&at, &number) in ZIGZAG.iter().zip(&quantisers.0[component.quantiser]) {
+                part.quantiser[usize::from(at)] = number.into();
+            }
+            plane.lay(grid, part.blocks);
+        }
+        let parts = &mut parts[..components.len()];
+
+        // Decoding can begin where a restart interval does.
+        let last = grid.rows.end * grid.across - (grid.across - grid.columns.end);
+        let first = match restart {
+            0 => 0,
+            &restart => (grid.rows.start * grid.across + grid.columns.start) / restart * restart,
+        };
+        let mut bits = scan.interval(first.checked_div(*restart).unwrap_or(0))?;
+        let [mut y, mut x] = [first / grid.across, first % grid.across];
+        let mut block = [0; 64];
+        for number in first..last {
+            if *restart > 0 && number > first && number.is_multiple_of(*restart) {
+                if bits.overrun() {
+                    return None;
+                }
+                bits = scan.interval(number / restart)?;
+                parts.iter_mut().for_each(|part| part.mean = 0);
+            }
+            let wanted = grid.rows.contains(&y) && grid.columns.contains(&x);
+            for (part, plane) in parts.iter_mut().zip(&mut *planes) {
+                let (dc, ac) = (&tables.dc[part.dc], &tables.ac[part.ac]);
+                let [down, across] = part.blocks;
+                for at in 0..down * across {
+                    part.mean += bits.difference(dc)?;
+                    if !wanted {
+                        bits.coefficients(ac, |_, _| Some(()))?;
+                        continue;
+                    }
+                    let mut flat = true;
+                    bits.coefficients(ac, |at, value| {
+                        block[usize::from(*ZIGZAG.get(at)?)] = value;
+                        flat = false;
+                        Some(())
+                    })?;
+                    let top = 8 * ((y - grid.rows.start) * down + at / across);
+                    let left = 8 * ((x - grid.columns.start) * across + at % across);
+                    let to = top * plane.stride + left;
+                    if flat {
+                        transform::flat(part.mean.wrapping_mul(part.quantiser[0]), &mut plane.samples, to, plane.stride);
+                    } else {
+                        block[0] = part.mean as i16;
+                        transform::inverse(&block, &part.quantiser, &mut plane.samples, to, plane.stride);
+                        block = [0; 64];
+                    }
+                }
+            }
+            x += 1;
+            if x == grid.across {
+                [y, x] = [y + 1, 0];
+                if bits.overrun() {
+                    return None;
+                }
+            }
+        }
+        (!bits.overrun()).then_some(())
+    }
+}
+
+/// What decoding knows of one component.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Rows and columns of blocks in an MCU.
+    blocks: [usize; 2],
+    dc: usize,
+    ac: usize,
+    /// In rows, as a block is.
+    quantiser: [i32; 64],
+    /// Of the last block, before multiplication.
+    mean: i32,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { blocks: [1, 1], dc: 0, ac: 0, quantiser: [0; 64], mean: 0 }
+    }
+}
+
+/// Which MCUs a window needs. An MCU is what the file interleaves: 8×8 samples of chroma, and of luma as many such blocks as lie there.
+struct Grid {
+    /// Rows and columns of the picture.
+    size: [usize; 2],
+    /// Rows and columns of luma's blocks in an MCU.
+    blocks: [usize; 2],
+    /// MCUs of a row of the picture.
+    across: usize,
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+}
+
+impl Grid {
+    fn new(size: [usize; 2], blocks: [usize; 2], window: Window) -> Self {
+        let needed = |start: usize, length: usize, of: usize, blocks: usize| {
+            // Enlarging asks the neighbours of a sample.
+            let margin = 2 * (blocks - 1);
+            start.saturating_sub(margin) / (8 * blocks)..(start + length + margin).min(of).div_ceil(8 * blocks)
+        };
+        Self {
+            size,
+            blocks,
+            across: size[1].div_ceil(8 * blocks[1]),
+            rows: needed(window.top, window.height, size[0], blocks[0]),
+            columns: needed(window.left, window.width, size[1], blocks[1]),
+        }
+    }
+}
+
+impl Plane {
+    /// Makes room for the samples of a component with so many blocks in an MCU.
+    fn lay(&mut self, grid: &Grid, [down, across]: [usize; 2]) {
+        self.stride = 8 * across * grid.columns.len();
+        self.origin = [8 * down * grid.rows.start, 8 * across * grid.columns.start];
+        self.size = [grid.size[0].div_ceil(grid.blocks[0] / down), grid.size[1].div_ceil(grid.blocks[1] / across)];
+        self.samples.resize(self.stride * 8 * down * grid.rows.len(), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests;
