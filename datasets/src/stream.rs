@@ -23,13 +23,16 @@ const WAITING: usize = 16;
 /// Bytes of files that came before they were asked for: what some tens of threads, each a few pictures ahead, ask for out of order.
 const AHEAD: usize = 256 << 20;
 
+/// A file by its number in the archive, and its bytes.
+type File = (u64, Vec<u8>);
+
 /// A place in a compressed archive.
 #[derive(Debug)]
 pub(crate) struct Stream {
     path: PathBuf,
     /// Files that are no pictures, by number.
     texts: BTreeMap<u64, Vec<u8>>,
-    pictures: Option<Receiver<Result<(u64, Vec<u8>)>>>,
+    pictures: Option<Receiver<Result<File>>>,
     /// The number of the file behind the last that was received.
     next: u64,
     ahead: BTreeMap<u64, Vec<u8>>,

@@ -57,7 +57,7 @@ impl Folder2Lmdb {
         let parts = files.iter().map(|(_, file)| Part::open(file)).collect::<Result<Vec<_>>>()?;
         let mut classes = 0;
         for part in &parts {
-            let labels = (0..part.len).into_par_iter().map(|index| Ok(part.with(index, |_, label| label as usize + 1)?));
+            let labels = (0..part.len).into_par_iter().map(|index| part.with(index, |_, label| label as usize + 1));
             classes = classes.max(labels.try_reduce(|| 0, |a, b| Ok(a.max(b)))?);
         }
         let splits = files.iter().zip(&parts).map(|((split, _), part)| Split { name: (*split).to_owned(), len: part.len });
