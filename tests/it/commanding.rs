@@ -350,33 +350,33 @@ fn bad_pictures_in_class_folders() {
         folder.path(),
         &["convert", "animals", "a.lmdb"],
         expect![[r#"
-        0
-        name       animals
-        source     DIR/animals
-        classes    2: n01, n02
-        file       41.0 kB, 16.044 of the pictures' 2553 B
-        content    d13184e5b5f288d76c6d934e349f631fb36b3eed03f38f47bfd7dfa5820d32f6
-        mean       0.4975, 0.5011, 0.4894
-        std        0.2939, 0.2910, 0.2937
-        skipped    4 pictures of the source
+            0
+            name       animals
+            source     DIR/animals
+            classes    2: n01, n02
+            file       41.0 kB, 16.044 of the pictures' 2553 B
+            content    d13184e5b5f288d76c6d934e349f631fb36b3eed03f38f47bfd7dfa5820d32f6
+            mean       0.4975, 0.5011, 0.4894
+            std        0.2938, 0.2910, 0.2937
+            skipped    4 pictures of the source
 
-        train: 1 pictures
-          encoding 1 JPEG
-          height   32 px
-          width    48 px
-          labels   0 1
-          size     2553 B
-        ---
-        5 of 5 pictures converted, 0 MB, 4 bad
-        skipped: train/n01/cmyk.jpg: 4 channels: wanted 1 or 3 (CMYK and YCCK are refused: what colours they mean depends on a printer)
-        skipped: train/n01/cut.jpg: cut short: 1702 bytes without an end marker
-        skipped: train/n02/empty.jpg: an empty file
-        skipped: train/n02/text.jpg: neither JPEG nor PNG: starts with [3c, 68, 74, 6d]
-               1 left out   # channels: wanted # or # (CMYK and YCCK are refused: what colours they mean depends on a printer) (first: train/n01/cmyk.jpg)
-               1 left out   an empty file (first: train/n02/empty.jpg)
-               1 left out   cut short: # bytes without an end marker (first: train/n01/cut.jpg)
-               1 left out   neither JPEG nor PNG: starts with # (first: train/n02/text.jpg)
-    "#]],
+            train: 1 pictures
+              encoding 1 JPEG
+              height   32 px
+              width    48 px
+              labels   0 1
+              size     2553 B
+            ---
+            5 of 5 pictures converted, 0 MB, 4 bad
+            skipped: train/n01/cmyk.jpg: 4 channels: wanted 1 or 3 (CMYK and YCCK are refused: what colours they mean depends on a printer)
+            skipped: train/n01/cut.jpg: cut short: 1702 bytes without an end marker
+            skipped: train/n02/empty.jpg: an empty file
+            skipped: train/n02/text.jpg: neither JPEG nor PNG: starts with [3c, 68, 74, 6d]
+                   1 left out   # channels: wanted # or # (CMYK and YCCK are refused: what colours they mean depends on a printer) (first: train/n01/cmyk.jpg)
+                   1 left out   an empty file (first: train/n02/empty.jpg)
+                   1 left out   cut short: # bytes without an end marker (first: train/n01/cut.jpg)
+                   1 left out   neither JPEG nor PNG: starts with # (first: train/n02/text.jpg)
+        "#]],
     );
 }
 
