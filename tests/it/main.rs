@@ -23,6 +23,7 @@ mod ordering; // which sample is in which batch: permutations, shards, resuming
 mod reforming; // pictures told by their headers, turned, reduced, rewritten
 mod seeding; // what folder2lmdb.py wrote
 mod storing; // a store gives back what was put in, or an error, whatever its bytes
+mod surviving; // kills at any moment, full disks, folders that cannot be written
 
 mod accumulating; // a batch in parts gives the gradient of the whole; a published loop
 mod bookkeeping; // gradients by our own books are those of candle's

@@ -16,7 +16,7 @@ pub(crate) enum Bench {
     Train(Train),
     /// Train ResNet-18 on CIFAR-10 beside PyTorch: on a part of it, or on a card on all of it
     Learn(Learn),
-    /// A benchmark of `cargo bench` by its name (kernels, loading), and what it is told: `kernels -- pool`
+    /// A benchmark of `cargo bench` by its name (kernels, loading, opening), and what it is told: `kernels -- pool`
     #[command(external_subcommand)]
     Of(Vec<String>),
 }
