@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::peers::{Peer, python, threaded};
+use crate::feeding::{Load, load};
+use crate::peers::{Peer, median, python, threaded};
 use crate::workspace::{Workspace, call};
 
 /// What is measured.
@@ -16,6 +17,8 @@ pub(crate) enum Bench {
     Train(Train),
     /// Train ResNet-18 on CIFAR-10 beside PyTorch: on a part of it, or on a card on all of it
     Learn(Learn),
+    /// Time our loader in alternation with those that people use today
+    Load(Load),
     /// A benchmark of `cargo bench` by its name (kernels, loading, opening), and what it is told: `kernels -- pool`
     #[command(external_subcommand)]
     Of(Vec<String>),
@@ -88,6 +91,7 @@ pub(crate) fn bench(workspace: &Workspace, bench: Option<Bench>) -> Result<()> {
         Some(Bench::Train(args)) if args.profile => profile(workspace, &args),
         Some(Bench::Train(args)) => train(workspace, &args),
         Some(Bench::Learn(args)) => learn(workspace, &args),
+        Some(Bench::Load(args)) => load(workspace, &args),
     }
 }
 
@@ -200,15 +204,6 @@ fn ratios(ours: &[f64], theirs: &[f64]) -> String {
         [] => String::new(),
         [least, .., most] => format!("{:.2} ({least:.2} to {most:.2})", median(&ratios)),
         [one] => format!("{one:.2}"),
-    }
-}
-
-fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        len => (sorted[(len - 1) / 2] + sorted[len / 2]) / 2.0,
     }
 }
 

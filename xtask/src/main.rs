@@ -7,6 +7,7 @@
 
 mod bench;
 mod checks;
+mod feeding;
 mod lab;
 mod markdown;
 mod notebook;

@@ -76,6 +76,16 @@ impl Peer {
     }
 }
 
+/// The middle one, or the mean of the two in the middle.
+pub(crate) fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        len => (sorted[(len - 1) / 2] + sorted[len / 2]) / 2.0,
+    }
+}
+
 /// With so many threads, whichever library has them.
 pub(crate) fn threaded(command: &mut Command, threads: usize) -> &mut Command {
     let threads = threads.to_string();
