@@ -13,7 +13,7 @@ use crate::converting::{bad_files, dump};
 use crate::golden;
 
 /// The program itself. Cargo builds binaries only for tests of the same package, so this asks it to; after `cargo build` it is there.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let arguments = ["build", "--quiet", "--bin", "pipeline", "--message-format", "json"];

@@ -20,6 +20,7 @@ mod converting; // a data set becomes a store: the same on any number of threads
 mod decoding; // bytes to a picture: what is decoded, what is refused, and that any bytes end in one or the other
 mod loading; // a store's pictures as batches: the same on any number of threads, from any batch on, in any number of processes
 mod ordering; // which sample is in which batch: permutations, shards, resuming
+mod serving; // batches from a server are those of a loader, whatever happens to the connection, the other clients or the server
 mod storing; // a store gives back what was put in, or an error, whatever its bytes
 
 mod accumulating; // a batch in parts gives the gradient of the whole; a published loop
