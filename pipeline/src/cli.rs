@@ -16,13 +16,15 @@ use pipeline::convert::{self, Check, Options, Progress};
 use pipeline::store::{Folder2Lmdb, Form, Resize};
 use pipeline::{Store, inspect, show, verify};
 
-/// Makes, shows and checks stores: picture data sets in one LMDB file
+/// Makes, shows, checks and serves stores: picture data sets in one LMDB file
 #[derive(Debug, Parser)]
 #[command(name = "pipeline", version, max_term_width = 100)]
 pub(crate) enum Command {
     Convert(Convert),
     Inspect(Inspect),
     Verify(Verify),
+    #[cfg(feature = "flight")]
+    Serve(crate::serve::Serve),
 }
 
 /// Copy a data set into a new store
@@ -101,6 +103,8 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Convert(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Verify(command) => command.run(),
+        #[cfg(feature = "flight")]
+        Command::Serve(command) => command.run(),
     }
 }
 
@@ -195,7 +199,7 @@ fn complain_of_skipped(skipped: &[pipeline::store::Skipped]) {
 }
 
 /// A reader that has seen enough (`pipeline inspect .. | head -1`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
         _ => Ok(()),

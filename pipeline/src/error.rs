@@ -131,6 +131,27 @@ pub enum Error {
         #[source]
         source: RecordError,
     },
+    /// The network refused.
+    #[cfg(feature = "flight")]
+    #[error("{address}: cannot {action}")]
+    Network {
+        /// Where to, or from.
+        address: String,
+        /// A verb and its object: `listen`, `reach the server`.
+        action: &'static str,
+        /// What the network said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A server refused.
+    #[cfg(feature = "flight")]
+    #[error("{address}: {reason}")]
+    Refused {
+        /// The server.
+        address: String,
+        /// What it said.
+        reason: String,
+    },
     /// A thread of a loader failed for no fault of the data.
     #[error("batch {batch} was not made: {reason}")]
     Worker {
@@ -162,6 +183,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub(crate) fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().to_owned(), action, source }
+    }
+
+    #[cfg(feature = "flight")]
+    pub(crate) fn network(
+        address: impl fmt::Display,
+        action: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Network { address: address.to_string(), action, source: source.into() }
     }
 
     pub(crate) fn config(field: impl Into<String>, wanted: impl ToString, found: impl ToString) -> Self {

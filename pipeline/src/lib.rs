@@ -19,6 +19,8 @@
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 //!
+//! [`flight`] hands the same batches to other processes and machines, from a daemon.
+//!
 //! What a store looks like on disk is in `FORMAT.md`.
 
 pub mod augment;
@@ -26,6 +28,8 @@ mod collate;
 pub mod convert;
 pub mod decode;
 mod error;
+#[cfg(feature = "flight")]
+pub mod flight;
 pub mod inspect;
 mod jpeg;
 pub mod loader;

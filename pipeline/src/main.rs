@@ -1,6 +1,8 @@
-//! The program `pipeline`: makes, shows and checks stores from a shell.
+//! The program `pipeline`: makes, shows, checks and serves stores from a shell.
 
 mod cli;
+#[cfg(feature = "flight")]
+mod serve;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ mod loading; // a store's pictures as batches: the same on any number of threads
 mod ordering; // which sample is in which batch: permutations, shards, resuming
 mod reforming; // pictures told by their headers, turned, reduced, rewritten
 mod seeding; // what folder2lmdb.py wrote
+mod serving; // batches from a server are those of a loader, whatever happens to the connection, the other clients or the server
 mod storing; // a store gives back what was put in, or an error, whatever its bytes
 mod surviving; // kills at any moment, full disks, folders that cannot be written
 

@@ -23,7 +23,7 @@ const PACKAGES: [(&str, &[&str]); 5] =
 const WORDS: [(&str, &[&str], &str); 5] = [
     ("lmdb", &["pipeline/src/store", "tests/"], "only pipeline::store knows LMDB"),
     ("polars", &["lab/src/table", "notebooks/src/lib.rs", "tests/"], "only lab::table knows polars"),
-    ("prost", &["lab/src/onnx"], "only lab::onnx knows protocol buffers"),
+    ("prost", &["lab/src/onnx", "pipeline/src/flight"], "only lab::onnx and pipeline::flight know protocol buffers"),
     (
         "unsafe",
         &["pipeline/src/store", "pipeline/src/jpeg/mod.rs", "lab/src/kernels", "tests/it/fitting.rs"],

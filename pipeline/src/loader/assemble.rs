@@ -17,7 +17,7 @@ use super::pool::Pool;
 use super::{EMPTY, Inner, broken};
 
 /// An epoch, as the threads see it.
-pub(super) struct Task {
+pub(crate) struct Task {
     pub(super) inner: Arc<Inner>,
     pub(super) plans: Plans,
     /// How many batches further on a thread's next one is.
@@ -25,7 +25,7 @@ pub(super) struct Task {
 }
 
 /// A thread's memory for one picture.
-pub(super) struct Desk {
+pub(crate) struct Desk {
     decoder: Decoder,
     image: Image,
     scratch: Scratch,
@@ -38,8 +38,13 @@ impl Default for Desk {
 }
 
 impl Task {
+    /// Number of batches.
+    pub(super) fn batches(&self) -> usize {
+        self.plans.batches()
+    }
+
     /// Batch `number`, or `None` once `stopped` says that nobody wants it.
-    pub(super) fn assemble(&self, desk: &mut Desk, number: usize, stopped: &dyn Fn() -> bool) -> Result<Option<Batch>> {
+    pub(crate) fn assemble(&self, desk: &mut Desk, number: usize, stopped: &dyn Fn() -> bool) -> Result<Option<Batch>> {
         let inner = &*self.inner;
         let plan = self.plans.plan(number);
         let mut labels = Vec::with_capacity(plan.indices.len());

@@ -19,9 +19,11 @@ use crate::store::Store;
 use crate::{Error, Result, decode};
 
 use ahead::Ahead;
-use assemble::Task;
 use pool::Pool;
 
+#[cfg(feature = "flight")]
+pub(crate) use assemble::Desk;
+pub(crate) use assemble::Task;
 pub use config::{Config, Output};
 
 /// Epochs of batches from one split of a store. Cheap to clone.
@@ -104,10 +106,27 @@ impl Loader {
     /// The batches of epoch `epoch` from number `first` on: to be awaited, or to be iterated over. Work begins at once.
     pub fn stream(&self, epoch: u64, first: usize) -> Stream {
         let inner = &self.inner;
-        let plans = Plans::new(inner.store.len(inner.split), &inner.config.rules(), epoch);
-        let jobs = first.min(plans.batches())..plans.batches();
-        let task = Task { inner: Arc::clone(inner), plans, stride: inner.threads };
+        let task = self.task(epoch, inner.threads);
+        let jobs = first.min(task.batches())..task.batches();
         Stream { ahead: Ahead::start(jobs, inner.threads, move |desk, number, stopped| task.assemble(desk, number, stopped).transpose()) }
+    }
+
+    /// The batches of epoch `epoch`, each on request, for whoever has threads of their own and asks for every `stride`-th next.
+    pub(crate) fn task(&self, epoch: u64, stride: usize) -> Task {
+        let plans = Plans::new(self.inner.store.len(self.inner.split), &self.inner.config.rules(), epoch);
+        Task { inner: Arc::clone(&self.inner), plans, stride }
+    }
+
+    /// `[c, h, w]` of each picture.
+    #[cfg(feature = "flight")]
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        self.inner.shape
+    }
+
+    /// What batches say about their normalisation.
+    #[cfg(feature = "flight")]
+    pub(crate) fn normalize(&self) -> Option<Normalize> {
+        self.inner.normalize.as_deref().filter(|_| self.inner.config.output == Output::U8).cloned()
     }
 
     /// Takes a batch's memory back for batches to come. Optional; it saves the system from clearing fresh pages for each batch.

@@ -1,0 +1,344 @@
+//! What does it cost to read batches from a server instead of from a loader in one's own process? And does a server hold?
+//!
+//! ```text
+//! cargo xtask bench serving                       1, 4 and 16 clients, beside a loader
+//! cargo xtask bench serving -- --python PYTHON    and pyarrow
+//! cargo xtask bench serving -- --soak SECONDS     64 clients, of which 8 are killed and 8 stop reading
+//! ```
+//!
+//! Everybody is a process of their own and reads the same store, in turns, several times. Compare pictures per second of processor time, which
+//! all processes of a turn spend together: a busy machine changes it little.
+
+#![allow(missing_docs, clippy::print_stdout, reason = "a program that prints a table")]
+
+use std::fs;
+use std::hint::black_box;
+use std::io::{BufRead, BufReader};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use datasets::{Batches, Dataset, Image, Info, Picture, Sample, Seed, Split};
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use pipeline::augment::{self, normalize::Constants};
+use pipeline::flight::{Client, Remote};
+use pipeline::loader::Config;
+use pipeline::{Loader, Store, convert};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => costs(None),
+        ["--python", python] => costs(Some(python)),
+        ["--soak", seconds] => soak(seconds.parse().expect("a number of seconds")),
+        ["local", store] => read(&Loader::new(open(store), large()).expect("a sound store")),
+        ["remote", url] => read(&connect(url, large())),
+        ["careful", url, store] => careful(&connect(url, small()), &Loader::new(open(store), small()).expect("a sound store")),
+        ["stalled", url] => stalled(&connect(url, small())),
+        other => panic!("wanted nothing, --python PYTHON or --soak SECONDS, found {other:?}"),
+    }
+}
+
+/// Seconds of a turn, and turns of each.
+const TURN: u64 = 8;
+const TURNS: usize = 5;
+
+fn large() -> Config {
+    Config { normalize: Constants::None, ..Config::train(64, augment::imagenet_train(224), Seed(0)) }
+}
+
+fn small() -> Config {
+    Config { normalize: Constants::None, ..Config::train(64, augment::cifar_train(), Seed(0)) }
+}
+
+fn open(path: &str) -> Store {
+    Store::open(path).expect("converted before")
+}
+
+fn connect(url: &str, config: Config) -> Client {
+    Client::connect(&Remote::new(url), "pictures", config).expect("a server")
+}
+
+/// Pictures, wall seconds and processor seconds of one turn.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    pictures: f64,
+    processor: f64,
+}
+
+fn costs(python: Option<&str>) {
+    let folder = tempfile::tempdir().expect("a folder for the store");
+    let path = folder.path().join("pictures.lmdb");
+    let pictures = (0..32).map(|seed| jpeg(&picture(seed, 375, 500)));
+    store(&path, 640, pictures.collect());
+    let store = path.display().to_string();
+    let server = Server::start(&store, &[]);
+    let own = std::env::current_exe().expect("this program").display().to_string();
+
+    let mut kinds = vec![("a loader".to_owned(), vec![vec![own.clone(), "local".to_owned(), store]])];
+    for clients in [1, 4, 16] {
+        kinds.push((format!("{clients} clients"), vec![vec![own.clone(), "remote".to_owned(), server.url.clone()]; clients]));
+    }
+    if let Some(python) = python {
+        kinds.push(("pyarrow".to_owned(), vec![vec![python.to_owned(), "-c".to_owned(), PYTHON.to_owned(), server.url.clone()]]));
+    }
+    let mut turns = vec![Vec::new(); kinds.len()];
+    for _ in 0..TURNS {
+        for (turns, (_, commands)) in turns.iter_mut().zip(&kinds) {
+            let before = processor(server.child.id());
+            let children: Vec<Child> = commands.iter().map(|command| child(command)).collect();
+            let mut turn = children.into_iter().map(|child| said(child)).fold(Turn { pictures: 0.0, processor: 0.0 }, |sum, turn| Turn {
+                pictures: sum.pictures + turn.pictures,
+                processor: sum.processor + turn.processor,
+            });
+            turn.processor += processor(server.child.id()) - before;
+            turns.push(turn);
+        }
+    }
+    println!("{:<12} {:>10} {:>16} {:>10} {:>10}", "", "images/s", "per core-second", "of loader", "(wall)");
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    for ((name, _), of) in kinds.iter().zip(&turns) {
+        let wall = |turn: &Turn| turn.pictures / TURN as f64;
+        let core = |turn: &Turn| turn.pictures / turn.processor;
+        let ratio =
+            |value: &dyn Fn(&Turn) -> f64| median(of.iter().zip(&turns[0]).map(|(turn, loader)| value(turn) / value(loader)).collect());
+        println!(
+            "{name:<12} {:>10.0} {:>16.1} {:>10.3} {:>10.3}",
+            median(of.iter().map(wall).collect()),
+            median(of.iter().map(core).collect()),
+            ratio(&core),
+            ratio(&wall)
+        );
+    }
+}
+
+/// Reads for a turn and says how much that was: pictures and processor seconds.
+fn read(source: &dyn Batches) {
+    let (mut pictures, mut begin, mut spent) = (0, None, 0.0);
+    'turn: for epoch in 0.. {
+        for batch in source.epoch(epoch, 0) {
+            let batch = batch.expect("a sound store");
+            pictures += batch.len();
+            black_box(&batch);
+            // The first batch comes with everything's start.
+            let begin = *begin.get_or_insert_with(|| {
+                (pictures, spent) = (0, processor(std::process::id()));
+                Instant::now()
+            });
+            if begin.elapsed() >= Duration::from_secs(TURN) {
+                break 'turn;
+            }
+        }
+    }
+    println!("{pictures} {}", processor(std::process::id()) - spent);
+}
+
+const PYTHON: &str = r#"
+import json, sys, time
+from pyarrow import flight
+client = flight.connect(sys.argv[1])
+loader = {"batch": 64, "normalize": "none", "transforms": [{"random_resized_crop": {"size": 224}}, {"flip": {"p": 0.5}}]}
+pictures, begin, epoch = 0, None, 0
+while begin is None or time.monotonic() - begin < 8:
+    ticket = flight.Ticket(json.dumps({"dataset": "pictures", "epoch": epoch, "loader": loader}))
+    for part, _ in client.do_get(ticket):
+        images = part["image"].to_numpy_ndarray()
+        pictures += len(images)
+        if begin is None:
+            pictures, begin, spent = 0, time.monotonic(), time.process_time()
+        if time.monotonic() - begin >= 8:
+            break
+    epoch += 1
+print(pictures, time.process_time() - spent)
+"#;
+
+/// Clients of each kind of a soak.
+const CAREFUL: usize = 48;
+const KILLED: usize = 8;
+const STALLED: usize = 8;
+
+fn soak(seconds: u64) {
+    let folder = tempfile::tempdir().expect("a folder for the store");
+    let path = folder.path().join("pictures.lmdb");
+    store(&path, 6_400, (0..256).map(|seed| Picture::Raw(picture(seed, 32, 32))).collect());
+    let store = path.display().to_string();
+    let server = Server::start(&store, &["--streams", "80"]);
+    let own = std::env::current_exe().expect("this program").display().to_string();
+    let start =
+        |kind: &str| child(&[own.clone(), kind.to_owned(), server.url.clone(), store.clone()][..if kind == "stalled" { 3 } else { 4 }]);
+    let mut careful: Vec<Child> = (0..CAREFUL).map(|_| start("careful")).collect();
+    let mut stalled: Vec<Child> = (0..STALLED).map(|_| start("stalled")).collect();
+    let mut doomed: Vec<Child> = (0..KILLED).map(|_| start("careful")).collect();
+    let begin = Instant::now();
+    let mut memory = Vec::new();
+    let mut killed = 0;
+    while begin.elapsed() < Duration::from_secs(seconds) {
+        thread::sleep(Duration::from_secs_f64(seconds as f64 / 24.0));
+        memory.push(resident(server.child.id()));
+        println!("{:>4} s: {:.1} MB, {killed} killed", begin.elapsed().as_secs(), memory[memory.len() - 1]);
+        if let Some(mut child) = doomed.pop() {
+            child.kill().expect("it runs");
+            child.wait().expect("it was started here");
+            killed += 1;
+        }
+    }
+    let lost = careful.iter_mut().filter_map(|child| child.try_wait().expect("it was started here")).count();
+    // Their standard input closed, they finish the batch in hand and say how many they compared.
+    let compared: usize = careful
+        .into_iter()
+        .map(|mut child| {
+            drop(child.stdin.take());
+            let output = child.wait_with_output().expect("it was started here");
+            assert!(output.status.success(), "a client found a wrong batch");
+            String::from_utf8_lossy(&output.stdout).trim().parse::<usize>().expect("a number of batches")
+        })
+        .sum();
+    for child in &mut stalled {
+        child.kill().expect("it runs");
+        child.wait().expect("it was started here");
+    }
+    let quarter = memory.len() / 4;
+    let most = |range: &[f64]| range.iter().copied().fold(0.0, f64::max);
+    println!("{compared} batches compared by {CAREFUL} clients, of whom {lost} ended early");
+    println!(
+        "memory: {:.1} MB in the second quarter, {:.1} MB in the last",
+        most(&memory[quarter..2 * quarter]),
+        most(&memory[3 * quarter..])
+    );
+}
+
+/// Compares each batch with a loader's, until standard input ends.
+fn careful(remote: &Client, local: &Loader) {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_line(&mut String::new());
+        drop(end);
+    });
+    let mut compared = 0;
+    for epoch in 0.. {
+        let (mut theirs, mut ours) = (remote.epoch(epoch, 0), local.epoch(epoch, 0));
+        loop {
+            let (there, here) = (theirs.next().map(Result::unwrap), ours.next().map(Result::unwrap));
+            assert!(there == here, "another batch");
+            if here.is_none() {
+                break;
+            }
+            compared += 1;
+            if ended.recv_timeout(Duration::from_millis(20)) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected) {
+                println!("{compared}");
+                return;
+            }
+        }
+    }
+}
+
+/// Takes two batches, and then none.
+fn stalled(remote: &Client) {
+    let mut batches = remote.epoch(0, 0);
+    let taken: Vec<_> = batches.by_ref().take(2).collect();
+    assert_eq!(taken.len(), 2);
+    thread::sleep(Duration::from_secs(100_000));
+    drop(batches);
+}
+
+/// `pipeline serve`, which ends with this value.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(store: &str, options: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        command.args(["serve", &format!("pictures={store}")]).args(options).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the program");
+        let mut url = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut url).expect("an address");
+        Self { child, url: url.trim().to_owned() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn child(command: &[String]) -> Child {
+    let mut program = Command::new(&command[0]);
+    program.args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    program.spawn().expect("the program")
+}
+
+fn said(child: Child) -> Turn {
+    let output = child.wait_with_output().expect("it was started here");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut numbers = text.split_whitespace().map(|number| number.parse().expect("a number"));
+    Turn { pictures: numbers.next().expect("pictures"), processor: numbers.next().expect("seconds") }
+}
+
+/// Seconds that a process has spent on processors.
+fn processor(process: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).expect("Linux");
+    // The name, the second field, is in brackets and may hold anything.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<f64>().expect("a number of ticks");
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// Megabytes that a process has of its own.
+fn resident(process: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux");
+    line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number") / 1000.0
+}
+
+/// `len` samples, which go through a few pictures again and again.
+struct Pictures {
+    info: Info,
+    pictures: Vec<Picture>,
+}
+
+impl Dataset for Pictures {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn get(&self, _: usize, index: usize) -> datasets::Result<Sample> {
+        let picture = self.pictures[index % self.pictures.len()].clone();
+        Ok(Sample { picture, label: 0, name: index.to_string() })
+    }
+}
+
+fn store(path: &Path, len: usize, pictures: Vec<Picture>) {
+    let info = Info { name: "pictures".to_owned(), classes: vec!["one".to_owned()], splits: vec![Split { name: "train".to_owned(), len }] };
+    let options = convert::Options { source: "bench".to_owned(), strict: true, threads: NonZeroUsize::MIN };
+    convert::convert(&Pictures { info, pictures }, path, &options, &mut |_| ()).expect("the folder is new");
+}
+
+/// Soft colours with edges and a grain, which a JPEG spends about as many bits on as on a photograph.
+fn picture(seed: u64, height: usize, width: usize) -> Image {
+    let mut rng = Seed(seed).rng();
+    let stripe = 8 + rng.below(40);
+    let mut pixel = |y: usize, x: usize, c: usize| {
+        let edge = if ((x + 2 * y) / stripe).is_multiple_of(2) { 60 } else { 0 };
+        (y * 100 / height + x * 60 / width + c * 12 + edge + rng.below(14)) as u8
+    };
+    let pixels = (0..height * width * 3).map(|at| pixel(at / 3 / width, at / 3 % width, at % 3)).collect();
+    Image::new(height, width, 3, pixels)
+}
+
+fn jpeg(image: &Image) -> Picture {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, 90)
+        .write_image(&image.pixels, image.width as u32, image.height as u32, ExtendedColorType::Rgb8)
+        .expect("a sound picture");
+    Picture::Encoded(bytes)
+}
