@@ -90,7 +90,7 @@ fn costs(python: Option<&str>) {
         for (turns, (_, commands)) in turns.iter_mut().zip(&kinds) {
             let before = processor(server.child.id());
             let children: Vec<Child> = commands.iter().map(|command| child(command)).collect();
-            let mut turn = children.into_iter().map(|child| said(child)).fold(Turn { pictures: 0.0, processor: 0.0 }, |sum, turn| Turn {
+            let mut turn = children.into_iter().map(said).fold(Turn { pictures: 0.0, processor: 0.0 }, |sum, turn| Turn {
                 pictures: sum.pictures + turn.pictures,
                 processor: sum.processor + turn.processor,
             });
@@ -319,7 +319,7 @@ impl Dataset for Pictures {
 
 fn store(path: &Path, len: usize, pictures: Vec<Picture>) {
     let info = Info { name: "pictures".to_owned(), classes: vec!["one".to_owned()], splits: vec![Split { name: "train".to_owned(), len }] };
-    let options = convert::Options { source: "bench".to_owned(), strict: true, threads: NonZeroUsize::MIN };
+    let options = convert::Options { strict: true, threads: NonZeroUsize::MIN, ..convert::Options::new("bench") };
     convert::convert(&Pictures { info, pictures }, path, &options, &mut |_| ()).expect("the folder is new");
 }
 

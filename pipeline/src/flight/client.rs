@@ -327,7 +327,7 @@ impl Line {
     }
 
     fn summary(&self, info: &FlightInfo) -> Result<Summary> {
-        columns::summary(&info.schema.to_vec()).map_err(|reason| self.error(Failure::protocol(reason)))
+        columns::summary(&info.schema).map_err(|reason| self.error(Failure::protocol(reason)))
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

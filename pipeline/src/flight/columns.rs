@@ -254,7 +254,7 @@ pub(super) async fn read(
         if key == BODY {
             let length = messages.varint().await? as usize;
             // What is aligned can be checked for being aligned.
-            let layout = Layout::read(&header.to_vec()).map_err(Failure::protocol)?;
+            let layout = Layout::read(&header).map_err(Failure::protocol)?;
             let place: Place = serde_json::from_slice(&place).map_err(|error| Failure::protocol(format!("a batch's place: {error}")))?;
             let mut batch = body(messages, length, &layout, summary, output).await?;
             batch.normalize = normalize.cloned();
@@ -271,7 +271,7 @@ pub(super) async fn read(
             _ => {}
         }
     }
-    self::summary(&header.to_vec()).map(|summary| Some(Part::Beginning(summary))).map_err(Failure::protocol)
+    self::summary(&header).map(|summary| Some(Part::Beginning(summary))).map_err(Failure::protocol)
 }
 
 async fn body(messages: &mut Messages, length: usize, layout: &Layout, summary: &Summary, output: Output) -> Result<Batch, Failure> {

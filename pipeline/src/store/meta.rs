@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::Encoding;
 
 /// The version of the format that this program writes, and the only one that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a store says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
