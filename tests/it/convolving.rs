@@ -81,6 +81,9 @@ fn large_convolutions_agree_with_candles_own() {
         ([2, 64, 20, 20], [64, 32, 3, 3], Conv { groups: 2, ..conv }),
         ([3, 9, 7, 7], [12, 9, 1, 1], Conv::default()),
         ([3, 9, 8, 8], [14, 9, 1, 1], Conv::default()),
+        // So many positions that the gradient of the filter is summed block after block.
+        ([2, 2, 100, 100], [3, 2, 3, 3], conv),
+        ([300, 3, 8, 8], [4, 3, 1, 1], Conv::default()),
         // Depthwise: large pictures, then small ones in more channels than a vector has lanes.
         ([3, 33, 30, 31], [33, 1, 3, 3], Conv { groups: 33, ..conv }),
         ([2, 3, 41, 40], [6, 1, 5, 3], Conv { groups: 3, stride: (2, 1), padding: (2, 1), dilation: (1, 2) }),
