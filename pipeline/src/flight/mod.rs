@@ -8,8 +8,8 @@
 //! been granted, a number that falls to one as streams become many. Threads take jobs in the order of asking, so that streams get equal turns.
 //!
 //! # Why the protocol is spelled out here
-//! `tonic` brings HTTP/2, TLS and gRPC's status. The messages of Flight are four short structs ([`protocol`]), and what they carry is one fixed
-//! arrangement of three columns ([`columns`]). Spelled out, a batch goes from the loader's buffer to the socket without a copy and from the socket
+//! `tonic` brings HTTP/2, TLS and gRPC's status. The messages of Flight are four short structs (`protocol`), and what they carry is one fixed
+//! arrangement of three columns (`columns`). Spelled out, a batch goes from the loader's buffer to the socket without a copy and from the socket
 //! into the batch with one. The crate `arrow-flight` copies each batch twice more on either side and brings 19 crates instead of 4, one of which has
 //! cargo rebuild polars and candle for a feature of `serde_core`.
 
