@@ -183,7 +183,7 @@ mod tests {
         );
         check(
             walls("lab/src/exec.rs", "unsafe { f() }"),
-            &["lab/src/exec.rs:1: `unsafe`: only pipeline::store and lab::kernels may be unsafe"],
+            &["lab/src/exec.rs:1: `unsafe`: only pipeline::store, pipeline::jpeg and lab::kernels may be unsafe"],
         );
         check(walls("lab/src/kernels/conv.rs", "#[expect(unsafe_code)] unsafe { f() }"), &[]);
     }
