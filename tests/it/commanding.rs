@@ -66,22 +66,23 @@ fn help() {
         folder.path(),
         &["--help"],
         expect![[r#"
-        0
-        Makes, shows and checks stores: picture data sets in one LMDB file
+            0
+            Makes, shows, checks and serves stores: picture data sets in one LMDB file
 
-        Usage: pipeline <COMMAND>
+            Usage: pipeline <COMMAND>
 
-        Commands:
-          convert  Copy a data set into a new store
-          inspect  Show what is in a store
-          verify   Read and decode every record of a store, and compare with its own account of itself
-          help     Print this message or the help of the given subcommand(s)
+            Commands:
+              convert  Copy a data set into a new store
+              inspect  Show what is in a store
+              verify   Read and decode every record of a store, and compare with its own account of itself
+              serve    Serve stores to other processes and machines, over Arrow Flight
+              help     Print this message or the help of the given subcommand(s)
 
-        Options:
-          -h, --help     Print help
-          -V, --version  Print version
-        ---
-    "#]],
+            Options:
+              -h, --help     Print help
+              -V, --version  Print version
+            ---
+        "#]],
     );
     check(
         folder.path(),

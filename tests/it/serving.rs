@@ -298,7 +298,10 @@ fn work_follows_demand() {
     assert_eq!(server.metric("topolab_streams_open"), 1);
     drop(flight);
     server.until("topolab_streams_open", 0);
-    assert_eq!(server.metric("topolab_batches_total"), made + 10);
+    let all = server.metric("topolab_batches_total");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.metric("topolab_batches_total"), all);
+    assert!(all <= 10 + 5, "{all}");
 }
 
 /// Three consumers, of which one stops reading, one is killed and comes back, and one comes late: each batch goes to one of them, and what
