@@ -13,7 +13,8 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -34,7 +35,7 @@ fn main() {
         [] => costs(None),
         ["--python", python] => costs(Some(python)),
         ["--soak", seconds] => soak(seconds.parse().expect("a number of seconds")),
-        ["local", store] => read(&Loader::new(open(store), large()).expect("a sound store")),
+        ["local", store] => measure(&Loader::new(open(store), large()).expect("a sound store")),
         ["remote", url] => read(&connect(url, large())),
         ["careful", url, store] => careful(&connect(url, small()), &Loader::new(open(store), small()).expect("a sound store")),
         ["stalled", url] => stalled(&connect(url, small())),
@@ -62,10 +63,11 @@ fn connect(url: &str, config: Config) -> Client {
     Client::connect(&Remote::new(url), "pictures", config).expect("a server")
 }
 
-/// Pictures, wall seconds and processor seconds of one turn.
+/// What was read in a turn, and what it took.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     pictures: f64,
+    /// Processor seconds of all that took part.
     processor: f64,
 }
 
@@ -78,7 +80,7 @@ fn costs(python: Option<&str>) {
     let server = Server::start(&store, &[]);
     let own = std::env::current_exe().expect("this program").display().to_string();
 
-    let mut kinds = vec![("a loader".to_owned(), vec![vec![own.clone(), "local".to_owned(), store]])];
+    let mut kinds = vec![("a loader".to_owned(), Vec::new())];
     for clients in [1, 4, 16] {
         kinds.push((format!("{clients} clients"), vec![vec![own.clone(), "remote".to_owned(), server.url.clone()]; clients]));
     }
@@ -88,14 +90,7 @@ fn costs(python: Option<&str>) {
     let mut turns = vec![Vec::new(); kinds.len()];
     for _ in 0..TURNS {
         for (turns, (_, commands)) in turns.iter_mut().zip(&kinds) {
-            let before = processor(server.child.id());
-            let children: Vec<Child> = commands.iter().map(|command| child(command)).collect();
-            let mut turn = children.into_iter().map(said).fold(Turn { pictures: 0.0, processor: 0.0 }, |sum, turn| Turn {
-                pictures: sum.pictures + turn.pictures,
-                processor: sum.processor + turn.processor,
-            });
-            turn.processor += processor(server.child.id()) - before;
-            turns.push(turn);
+            turns.push(if commands.is_empty() { locally(&own, &store) } else { remotely(&server, commands) });
         }
     }
     println!("{:<12} {:>10} {:>16} {:>10} {:>10}", "", "images/s", "per core-second", "of loader", "(wall)");
@@ -118,17 +113,47 @@ fn costs(python: Option<&str>) {
     }
 }
 
+/// A turn of one process that has a loader of its own, which it measures itself.
+fn locally(own: &str, store: &str) -> Turn {
+    let output = child(&[own.to_owned(), "local".to_owned(), store.to_owned()]).wait_with_output().expect("it was started here");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut numbers = text.split_whitespace().map(|number| number.parse().expect("a number"));
+    Turn { pictures: numbers.next().expect("pictures"), processor: numbers.next().expect("seconds") }
+}
+
+/// A turn of clients, from when all of them read to when it is over; the server has counted the pictures.
+fn remotely(server: &Server, commands: &[Vec<String>]) -> Turn {
+    let before = server.pictures();
+    let mut clients: Vec<Child> = commands.iter().map(|command| child(command)).collect();
+    while server.pictures() < before + 64.0 * 8.0 * clients.len() as f64 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let processes: Vec<u32> = clients.iter().map(Child::id).chain([server.child.id()]).collect();
+    let look = || (server.pictures(), processes.iter().map(|&process| processor(process)).sum::<f64>());
+    let begin = look();
+    thread::sleep(Duration::from_secs(TURN));
+    let end = look();
+    for client in &mut clients {
+        client.kill().expect("it runs");
+        client.wait().expect("it was started here");
+    }
+    // What was still being made for them is not the next turn's.
+    thread::sleep(Duration::from_secs(1));
+    Turn { pictures: end.0 - begin.0, processor: end.1 - begin.1 }
+}
+
 /// Reads for a turn and says how much that was: pictures and processor seconds.
-fn read(source: &dyn Batches) {
+fn measure(source: &dyn Batches) {
     let (mut pictures, mut begin, mut spent) = (0, None, 0.0);
     'turn: for epoch in 0.. {
         for batch in source.epoch(epoch, 0) {
-            let batch = batch.expect("a sound store");
-            pictures += batch.len();
-            black_box(&batch);
-            // The first batch comes with everything's start.
+            pictures += black_box(batch.expect("a sound store")).len();
+            // The first batches come with everything's start.
+            if pictures < 64 * 8 {
+                continue;
+            }
             let begin = *begin.get_or_insert_with(|| {
-                (pictures, spent) = (0, processor(std::process::id()));
+                (pictures, spent) = (64 * 8, processor(std::process::id()));
                 Instant::now()
             });
             if begin.elapsed() >= Duration::from_secs(TURN) {
@@ -136,26 +161,27 @@ fn read(source: &dyn Batches) {
             }
         }
     }
-    println!("{pictures} {}", processor(std::process::id()) - spent);
+    println!("{} {}", pictures - 64 * 8, processor(std::process::id()) - spent);
+}
+
+/// Reads until it is killed.
+fn read(source: &dyn Batches) {
+    for epoch in 0.. {
+        for batch in source.epoch(epoch, 0) {
+            black_box(batch.expect("a sound store"));
+        }
+    }
 }
 
 const PYTHON: &str = r#"
-import json, sys, time
+import itertools, json, sys
 from pyarrow import flight
 client = flight.connect(sys.argv[1])
 loader = {"batch": 64, "normalize": "none", "transforms": [{"random_resized_crop": {"size": 224}}, {"flip": {"p": 0.5}}]}
-pictures, begin, epoch = 0, None, 0
-while begin is None or time.monotonic() - begin < 8:
+for epoch in itertools.count():
     ticket = flight.Ticket(json.dumps({"dataset": "pictures", "epoch": epoch, "loader": loader}))
     for part, _ in client.do_get(ticket):
         images = part["image"].to_numpy_ndarray()
-        pictures += len(images)
-        if begin is None:
-            pictures, begin, spent = 0, time.monotonic(), time.process_time()
-        if time.monotonic() - begin >= 8:
-            break
-    epoch += 1
-print(pictures, time.process_time() - spent)
 "#;
 
 /// Clients of each kind of a soak.
@@ -203,6 +229,7 @@ fn soak(seconds: u64) {
         child.kill().expect("it runs");
         child.wait().expect("it was started here");
     }
+    println!("{killed} were killed, {STALLED} read nothing, {} pictures were sent", server.pictures());
     let quarter = memory.len() / 4;
     let most = |range: &[f64]| range.iter().copied().fold(0.0, f64::max);
     println!("{compared} batches compared by {CAREFUL} clients, of whom {lost} ended early");
@@ -251,16 +278,30 @@ fn stalled(remote: &Client) {
 struct Server {
     child: Child,
     url: String,
+    metrics: SocketAddr,
 }
 
 impl Server {
     fn start(store: &str, options: &[&str]) -> Self {
+        // A port that was free just now.
+        let metrics = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
-        command.args(["serve", &format!("pictures={store}")]).args(options).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(["serve", &format!("pictures={store}"), "--metrics", &metrics.to_string()]).args(options);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the program");
         let mut url = String::new();
         BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut url).expect("an address");
-        Self { child, url: url.trim().to_owned() }
+        Self { child, url: url.trim().to_owned(), metrics }
+    }
+
+    /// Pictures that it has sent.
+    fn pictures(&self) -> f64 {
+        let mut connection = TcpStream::connect(self.metrics).expect("the server's metrics");
+        connection.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("an answer");
+        let line = answer.lines().find(|line| line.starts_with("topolab_images_total{")).expect("the number of pictures");
+        line.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
     }
 }
 
@@ -275,13 +316,6 @@ fn child(command: &[String]) -> Child {
     let mut program = Command::new(&command[0]);
     program.args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
     program.spawn().expect("the program")
-}
-
-fn said(child: Child) -> Turn {
-    let output = child.wait_with_output().expect("it was started here");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut numbers = text.split_whitespace().map(|number| number.parse().expect("a number"));
-    Turn { pictures: numbers.next().expect("pictures"), processor: numbers.next().expect("seconds") }
 }
 
 /// Seconds that a process has spent on processors.

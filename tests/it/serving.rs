@@ -298,7 +298,10 @@ fn work_follows_demand() {
     assert_eq!(server.metric("topolab_streams_open"), 1);
     drop(flight);
     server.until("topolab_streams_open", 0);
-    assert_eq!(server.metric("topolab_batches_total"), made + 10);
+    let all = server.metric("topolab_batches_total");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.metric("topolab_batches_total"), all);
+    assert!(all <= 10 + 5, "{all}");
 }
 
 /// Three consumers, of which one stops reading, one is killed and comes back, and one comes late: each batch goes to one of them, and what
@@ -306,20 +309,17 @@ fn work_follows_demand() {
 #[test]
 fn a_group_shares_an_epoch() {
     let server = Running::new();
-    let local = epoch(&Loader::new(server.store.clone(), train(1)).unwrap(), 4, 0);
-    let member = |name: &str| server.client(train(1)).in_group("run", name);
-    let (slow, gone, live) = (member("slow"), member("gone"), member("live"));
+    // 200 kB a batch: what one does not read is soon more than fits on the way.
+    let config = Config::train(1, vec![Transform::ResizeTo { height: 256, width: 256 }], Seed(7));
+    let local = epoch(&Loader::new(server.store.clone(), config.clone()).unwrap(), 4, 0);
+    let member = |name: &str| server.client(config.clone()).in_group("run", name);
+    let (slow, killed, late) = (member("slow"), member("killed"), member("late"));
     let mut slowly = slow.stream(4, 0);
     let mut seen = vec![slowly.next().unwrap().unwrap()];
-    assert_eq!(gone.stream(4, 0).take(2).map(Result::unwrap).count(), 2);
-    // The slow one's stream may have ended too, with all of it on the way.
-    while server.metric("topolab_streams_open") > 1 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // Started again, and without a memory, it gives back to the group what it had, and what was on its way to it.
-    seen.extend(gone.stream(4, 0).map(Result::unwrap));
-    seen.extend(live.stream(4, 0).map(Result::unwrap));
-    seen.extend(slowly.map(Result::unwrap));
+    assert_eq!(killed.stream(4, 0).take(2).map(Result::unwrap).count(), 2);
+    server.until("topolab_streams_open", 1);
+    // It remembers nothing, so that what it had is to be had again.
+    seen.extend(killed.stream(4, 0).chain(late.stream(4, 0)).chain(slowly).map(Result::unwrap));
     check_shared(seen, &local);
 
     let other = server.client(train(2)).in_group("run", "other").stream(4, 0).next().unwrap().unwrap_err();

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tonic::transport::server::Connected;
 use tonic::transport::{Identity, ServerTlsConfig};
 
 use crate::{Error, Result, Store};
@@ -29,6 +32,8 @@ const ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_sec
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Bytes of the longest head of a request.
 const LONGEST_HEAD: u32 = 16 << 10;
+/// Connections beside two for each stream.
+const SPARE: usize = 64;
 /// Most requests at a time on one connection.
 const MOST_REQUESTS: u32 = 64;
 /// After the last streams were told to end, how long they have for it.
@@ -80,13 +85,15 @@ pub struct Server {
     service: Service,
     tls: Option<ServerTlsConfig>,
     drain: Duration,
+    /// Most connections.
+    most: usize,
     closing: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix { listener: UnixListener, _file: SocketFile },
 }
 
 impl Server {
@@ -125,7 +132,7 @@ impl Server {
             Listen::Unix(path) => {
                 remove_stale(path).await;
                 let listener = UnixListener::bind(path).map_err(refused)?;
-                (Listener::Unix(listener, SocketFile(path.clone())), format!("grpc+unix://{}", path.display()))
+                (Listener::Unix { listener, _file: SocketFile(path.clone()) }, format!("grpc+unix://{}", path.display()))
             }
         };
         let metrics = match metrics {
@@ -134,7 +141,9 @@ impl Server {
         };
         let (closing, closed) = watch::channel(false);
         let service = Service::new(stores, token, threads.get(), streams.get(), closed);
-        Ok(Self { listener, url, metrics, service, tls, drain, closing })
+        // Some for those who only ask.
+        let most = 2 * streams.get() + SPARE;
+        Ok(Self { listener, url, metrics, service, tls, drain, most, closing })
     }
 
     /// Where clients find it: `grpc+tcp://127.0.0.1:40000`, `grpc+tls://…`, `grpc+unix:///run/…`, as Flight libraries spell it.
@@ -153,7 +162,7 @@ impl Server {
     /// # Errors
     /// When the network fails altogether.
     pub async fn run(self, end: impl Future<Output = ()> + Send) -> Result<()> {
-        let Self { listener, url, metrics, service, tls, drain, closing } = self;
+        let Self { listener, url, metrics, service, tls, drain, most, closing } = self;
         let mut server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(ALIVE.0))
             .http2_keepalive_timeout(Some(ALIVE.1))
@@ -181,15 +190,11 @@ impl Server {
             tokio::time::sleep(LAST_WORDS).await;
         };
         let serving = async {
-            match listener {
-                Listener::Tcp(listener) => {
-                    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                    server.serve_with_incoming_shutdown(service, patient(incoming), ending).await
-                }
-                Listener::Unix(listener, _file) => {
-                    server.serve_with_incoming_shutdown(service, patient(UnixListenerStream::new(listener)), ending).await
-                }
-            }
+            let connections = stream::unfold((listener, Arc::new(Semaphore::new(most))), |(listener, seats)| async {
+                let connection = accept(&listener, &seats).await;
+                Some((connection, (listener, seats)))
+            });
+            server.serve_with_incoming_shutdown(service, connections, ending).await
         };
         let served = tokio::select! {
             served = serving => served,
@@ -202,18 +207,66 @@ impl Server {
     }
 }
 
-/// Connections as they come; where one fails, for want of file descriptors as a rule, the next is waited for a little.
-fn patient<C>(incoming: impl Stream<Item = std::io::Result<C>> + Send) -> impl Stream<Item = std::io::Result<C>> + Send
-where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    incoming.then(|connection| async {
-        if let Err(error) = &connection {
-            tracing::warn!(%error, "a connection was not accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        connection
-    })
+/// The next connection, once there is a seat for it.
+async fn accept(listener: &Listener, seats: &Arc<Semaphore>) -> std::io::Result<Connection> {
+    let seat = Arc::clone(seats).acquire_owned().await.map_err(std::io::Error::other)?;
+    let socket: std::io::Result<Box<dyn Socket>> = match listener {
+        Listener::Tcp(listener) => listener.accept().await.and_then(|(socket, _)| {
+            socket.set_nodelay(true)?;
+            Ok(Box::new(socket) as Box<dyn Socket>)
+        }),
+        Listener::Unix { listener, .. } => listener.accept().await.map(|(socket, _)| Box::new(socket) as Box<dyn Socket>),
+    };
+    if let Err(error) = &socket {
+        // For want of file descriptors, as a rule: not to be asked again at once.
+        tracing::warn!(%error, "a connection was not accepted");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(Connection { socket: socket?, _seat: seat })
+}
+
+/// A connection of either kind, of which there is room for so many.
+struct Connection {
+    socket: Box<dyn Socket>,
+    _seat: OwnedSemaphorePermit,
+}
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
 }
 
 /// Takes away a socket that nobody listens on any more: what a killed server leaves.
