@@ -19,6 +19,8 @@ pub(crate) const END: &str = "end ";
 /// How a cell ended that was compiled and run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
+    /// Not yet: it is the last cell of ours, and says so before its own end. Those of the user follow.
+    Loaded,
     /// It ran to its end.
     Done,
     /// A `?` met an error.
@@ -28,8 +30,10 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    fn name(self) -> &'static str {
+    /// What stands after [`END`].
+    pub(crate) fn name(self) -> &'static str {
         match self {
+            Ending::Loaded => "loaded",
             Ending::Done => "done",
             Ending::Error => "error",
             Ending::Panic => "panic",
@@ -38,7 +42,7 @@ impl Ending {
 
     /// The ending of this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Ending::Done, Ending::Error, Ending::Panic].into_iter().find(|ending| ending.name() == name)
+        [Ending::Loaded, Ending::Done, Ending::Error, Ending::Panic].into_iter().find(|ending| ending.name() == name)
     }
 }
 

@@ -107,7 +107,6 @@ impl Session {
         });
         let interrupt = Interrupt { cells: context.process_handle(), running: Arc::default(), asked: Arc::default() };
         let mut session = Self { context, emit, endings, quiet, interrupt, folder };
-        session.wait();
         session.load(&places)?;
         Ok(session)
     }
@@ -123,12 +122,17 @@ impl Session {
         self.quietly(&code).context("load the packages that notebooks use")?;
         // evcxr asks rust-analyzer for the type of every new variable, and the first question takes seconds. It also learns from
         // the first `?` that cells want one, and forgets over it that the cell ends with a value to be shown.
-        self.quietly("let warm_up = \"1\".parse::<i32>()?; let _ = warm_up;").context("run a first cell")
+        let loaded = format!("{MARK}{END}{}", Ending::Loaded.name());
+        self.quietly(&format!("let warm_up = \"1\".parse::<i32>()?; let _ = warm_up; eprintln!({loaded:?});"))
+            .context("run a first cell")?;
+        // How many cells evcxr has run by now is its own affair, and on a busy machine their endings come late.
+        while self.ending().context("the first cell did not say that it ran")?.0 != Ending::Loaded {}
+        self.ending().context("the first cell did not end")?;
+        Ok(())
     }
 
     fn quietly(&mut self, code: &str) -> Result<()> {
         self.context.execute(code).map_err(|error| anyhow::anyhow!("{error}"))?;
-        self.wait();
         Ok(())
     }
 
@@ -158,7 +162,7 @@ impl Session {
                     (self.emit)(&Event::Result(content));
                 }
                 match ending {
-                    None | Some((Ending::Done, _)) => {}
+                    None | Some((Ending::Done | Ending::Loaded, _)) => {}
                     Some((Ending::Error, last)) => self.fail("error", last, vec![]),
                     Some((Ending::Panic, last)) => self.fail("panic", last, vec![]),
                 }
@@ -210,10 +214,10 @@ impl Session {
     /// How the cell that just ran ended; all that it wrote has been told by then.
     fn ending(&self) -> Option<(Ending, String)> {
         // The line was written before evcxr was told of the end: only a cell that closed its standard error withholds it.
-        self.endings.recv_timeout(Duration::from_secs(5)).ok()
+        self.endings.recv_timeout(Duration::from_secs(60)).ok()
     }
 
-    /// Waits until all that was written is told, and forgets endings.
+    /// Waits until all is told that a cell wrote which has no ending.
     fn wait(&self) {
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(5));
@@ -221,7 +225,6 @@ impl Session {
                 break;
             }
         }
-        while self.endings.try_recv().is_ok() {}
     }
 }
 
