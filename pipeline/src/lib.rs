@@ -30,6 +30,8 @@ pub mod decode;
 mod error;
 #[cfg(feature = "flight")]
 pub mod flight;
+#[cfg(all(fuzzing, feature = "flight"))]
+pub mod fuzzing;
 pub mod inspect;
 mod jpeg;
 pub mod loader;

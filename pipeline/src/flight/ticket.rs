@@ -79,7 +79,7 @@ pub struct Summary {
 
 impl Ticket {
     /// The ticket that these bytes are.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let ticket: Self = serde_json::from_slice(bytes).map_err(|error| Error::config("ticket", "a ticket as JSON", error))?;
         ticket.check()?;
         Ok(ticket)

@@ -11,7 +11,7 @@
 //! only because closing one of the two would drop the other's locks.
 
 pub(crate) mod codec;
-mod folder2lmdb;
+pub(crate) mod folder2lmdb;
 mod memory;
 pub(crate) mod meta;
 mod writer;

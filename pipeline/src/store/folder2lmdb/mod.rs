@@ -168,3 +168,9 @@ fn io(path: &Path, source: std::io::Error) -> Error {
 fn format(path: &Path, field: impl Into<String>, wanted: impl ToString, found: impl ToString) -> Error {
     Error::Format { path: path.to_owned(), field: field.into(), wanted: wanted.to_string(), found: found.to_string() }
 }
+
+/// Reads any bytes as a value.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _ = arrow::value(bytes);
+}

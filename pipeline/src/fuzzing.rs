@@ -1,0 +1,51 @@
+//! Doors for the fuzz targets in `tests/fuzz`, which no other program sees.
+
+use datasets::Image;
+
+use crate::decode::Window;
+use crate::flight::Ticket;
+use crate::{jpeg, store};
+
+/// Reads a value of a store, as one of its records.
+pub fn record(value: &[u8], from_last: u64) {
+    let _ = store::codec::record(value, from_last);
+}
+
+/// Reads a value of a store of `folder2lmdb.py`.
+pub fn arrow(value: &[u8]) {
+    store::folder2lmdb::fuzz(value);
+}
+
+/// Reads a ticket.
+#[must_use]
+pub fn ticket(bytes: &[u8]) -> Option<Ticket> {
+    Ticket::parse(bytes).ok()
+}
+
+/// Decodes a rectangle of a JPEG file, and all of it.
+///
+/// # Panics
+/// When the rectangle is not that part of the whole.
+pub fn jpeg(bytes: &[u8], [top, left, height, width]: [u8; 4]) {
+    let mut decoder = jpeg::Decoder::default();
+    let Some([rows, columns]) = decoder.open(bytes) else { return };
+    // What `decode` lets through at most, and less: this is run often.
+    if rows * columns > 1 << 20 {
+        return;
+    }
+    let place = |share: u8, of: usize| of * usize::from(share) / 256;
+    let (top, left) = (place(top, rows), place(left, columns));
+    let part = Window { top, left, height: 1 + place(height, rows - top), width: 1 + place(width, columns - left) };
+    let [mut whole, mut alone] = [(); 2].map(|()| Image { height: 0, width: 0, channels: 0, pixels: Vec::new() });
+    let is_whole = decoder.decode(bytes, Window::whole([rows, columns]), &mut whole).is_some();
+    let is_part = decoder.open(bytes).is_some() && decoder.decode(bytes, part, &mut alone).is_some();
+    assert!(is_part || !is_whole, "a sound file has sound parts");
+    if is_whole {
+        assert_eq!((alone.height, alone.width, alone.channels), (part.height, part.width, whole.channels));
+        let row = columns * whole.channels;
+        for (line, pixels) in alone.pixels.chunks_exact(part.width * whole.channels).enumerate() {
+            let start = (part.top + line) * row + part.left * whole.channels;
+            assert_eq!(pixels, &whole.pixels[start..start + pixels.len()], "row {line} of {part:?}");
+        }
+    }
+}
