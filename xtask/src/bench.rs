@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::feeding::{Load, load};
 use crate::peers::{Peer, median, python, threaded};
 use crate::workspace::{Workspace, call};
+use crate::writing::{Convert, convert};
 
 /// What is measured.
 #[derive(Subcommand)]
@@ -19,6 +20,8 @@ pub(crate) enum Bench {
     Learn(Learn),
     /// Time our loader in alternation with those that people use today
     Load(Load),
+    /// Time conversion in alternation with the writers of the same loaders
+    Convert(Convert),
     /// A benchmark of `cargo bench` by its name (kernels, loading, opening), and what it is told: `kernels -- pool`
     #[command(external_subcommand)]
     Of(Vec<String>),
@@ -92,6 +95,7 @@ pub(crate) fn bench(workspace: &Workspace, bench: Option<Bench>) -> Result<()> {
         Some(Bench::Train(args)) => train(workspace, &args),
         Some(Bench::Learn(args)) => learn(workspace, &args),
         Some(Bench::Load(args)) => load(workspace, &args),
+        Some(Bench::Convert(args)) => convert(workspace, &args),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
@@ -17,12 +17,8 @@ use crate::workspace::{Workspace, call};
 /// What `cargo xtask bench load` is told.
 #[derive(Args)]
 pub(crate) struct Load {
-    /// A folder of JPEG files for each class [default: the sample in `shared/data` beside the workspace]
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// What the pictures are: photographs become 224×224 by random resized crops, thumbnails of 64×64 are padded and cropped
-    #[arg(long, value_enum, default_value_t = Pictures::Photographs)]
-    pictures: Pictures,
+    #[command(flatten)]
+    source: Source,
     /// Numbers of a batch
     #[arg(long, value_enum, default_value_t = Numbers::U8)]
     output: Numbers,
@@ -38,6 +34,61 @@ pub(crate) struct Load {
     /// A Python with some of torchvision, webdataset, mosaicml-streaming, nvidia-dali and ffcv; peers that it has not are left out
     #[arg(long)]
     python: Option<PathBuf>,
+}
+
+/// Which pictures.
+#[derive(Args)]
+pub(crate) struct Source {
+    /// A folder of JPEG files for each class [default: the sample in `shared/data` beside the workspace]
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// What the pictures are: photographs become 224×224 by random resized crops, thumbnails of 64×64 are padded and cropped
+    #[arg(long, value_enum, default_value_t = Pictures::Photographs)]
+    pictures: Pictures,
+}
+
+impl Source {
+    /// Where this is kept from one call to the next.
+    pub(crate) fn scratch(&self, workspace: &Workspace) -> Result<PathBuf> {
+        let scratch = workspace.target.join("bench-load").join(word(self.pictures));
+        fs::create_dir_all(&scratch).context("make a folder for the stores")?;
+        Ok(scratch)
+    }
+
+    /// The pictures' folder. The sample is small, so each of its files has many names: ends of epochs are rare with large sets.
+    pub(crate) fn folder(&self, workspace: &Workspace) -> Result<PathBuf> {
+        if let Some(data) = &self.data {
+            return data.canonicalize().with_context(|| format!("{}: no such folder", data.display()));
+        }
+        let (name, inside, names) = match self.pictures {
+            Pictures::Photographs => ("imagenet-sample-every10th.tar.zst", "imagenet-sample/train", 32),
+            Pictures::Thumbnails => ("tiny-imagenet-200-train20-val10.tar.zst", "tiny-imagenet-200/train", 5),
+        };
+        let scratch = self.scratch(workspace)?;
+        let (linked, unpacked) = (scratch.join("pictures"), scratch.join("unpacked"));
+        if linked.is_dir() {
+            return Ok(linked);
+        }
+        let archive = workspace.root.join("../shared/data").join(name);
+        ensure!(archive.is_file(), "{}: no such file; `--data` says where pictures are", archive.display());
+        fs::create_dir_all(&unpacked)?;
+        call(Command::new("tar").arg("--zstd").arg("-xf").arg(&archive).arg("-C").arg(&unpacked)).context("unpack the sample")?;
+        let partial = scratch.join("pictures.partial");
+        for class in fs::read_dir(unpacked.join(inside))? {
+            let class = class?;
+            let images = class.path().join("images");
+            let files = fs::read_dir(if images.is_dir() { images } else { class.path() })?.collect::<Result<Vec<_>, _>>()?;
+            let to = partial.join(class.file_name());
+            fs::create_dir_all(&to)?;
+            for file in files.iter().filter(|file| file.path().extension().is_some_and(|name| name.eq_ignore_ascii_case("jpeg"))) {
+                for number in 0..names {
+                    let _ = fs::hard_link(file.path(), to.join(format!("{number}-{}", file.file_name().to_string_lossy())));
+                }
+            }
+        }
+        fs::rename(&partial, &linked)?;
+        Ok(linked)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,10 +110,8 @@ const PEERS: [&str; 5] = ["torchvision", "webdataset", "mosaic", "dali", "ffcv"]
 /// # Errors
 /// When our own program does not build or run, or there are no pictures.
 pub(crate) fn load(workspace: &Workspace, args: &Load) -> Result<()> {
-    let (what, output) = (word(args.pictures), word(args.output));
-    let scratch = workspace.target.join("bench-load").join(&what);
-    fs::create_dir_all(&scratch).context("make a folder for the stores")?;
-    let folder = pictures(workspace, args, &scratch)?;
+    let (what, output) = (word(args.source.pictures), word(args.output));
+    let (scratch, folder) = (args.source.scratch(workspace)?, args.source.folder(workspace)?);
 
     let program = workspace.benchmark("feeding", &[])?;
     let store = scratch.join("ours.lmdb");
@@ -104,40 +153,6 @@ pub(crate) fn load(workspace: &Workspace, args: &Load) -> Result<()> {
 /// As it is typed.
 fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
-/// The pictures' folder. The sample is small, so each of its files has many names: ends of epochs are rare with large sets.
-fn pictures(workspace: &Workspace, args: &Load, scratch: &Path) -> Result<PathBuf> {
-    if let Some(data) = &args.data {
-        return data.canonicalize().with_context(|| format!("{}: no such folder", data.display()));
-    }
-    let (name, inside, names) = match args.pictures {
-        Pictures::Photographs => ("imagenet-sample-every10th.tar.zst", "imagenet-sample/train", 32),
-        Pictures::Thumbnails => ("tiny-imagenet-200-train20-val10.tar.zst", "tiny-imagenet-200/train", 5),
-    };
-    let (linked, unpacked) = (scratch.join("pictures"), scratch.join("unpacked"));
-    if linked.is_dir() {
-        return Ok(linked);
-    }
-    let archive = workspace.root.join("../shared/data").join(name);
-    ensure!(archive.is_file(), "{}: no such file; `--data` says where pictures are", archive.display());
-    fs::create_dir_all(&unpacked)?;
-    call(Command::new("tar").arg("--zstd").arg("-xf").arg(&archive).arg("-C").arg(&unpacked)).context("unpack the sample")?;
-    let partial = scratch.join("pictures.partial");
-    for class in fs::read_dir(unpacked.join(inside))? {
-        let class = class?;
-        let images = class.path().join("images");
-        let files = fs::read_dir(if images.is_dir() { images } else { class.path() })?.collect::<Result<Vec<_>, _>>()?;
-        let to = partial.join(class.file_name());
-        fs::create_dir_all(&to)?;
-        for file in files.iter().filter(|file| file.path().extension().is_some_and(|name| name.eq_ignore_ascii_case("jpeg"))) {
-            for number in 0..names {
-                let _ = fs::hard_link(file.path(), to.join(format!("{number}-{}", file.file_name().to_string_lossy())));
-            }
-        }
-    }
-    fs::rename(&partial, &linked)?;
-    Ok(linked)
 }
 
 /// A program that hands out batches.
@@ -231,15 +246,32 @@ fn family(root: u32) -> Vec<u32> {
 
 /// The parent of a process, and the ticks of a processor that it has used.
 fn stat(process: u32) -> Option<(u32, u64)> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // Behind the name, which may hold anything: state, parent, and the 11 fields before the times.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some((fields.get(1)?.parse().ok()?, fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?))
+    let fields = fields(&process.to_string())?;
+    Some((fields.first()?.parse().ok()?, ticks(&fields, 10)?))
 }
 
+/// Seconds of a processor that processes have used which this one started and which have ended.
+pub(crate) fn past_seconds() -> f64 {
+    fields("self").and_then(|fields| ticks(&fields, 12)).map_or(f64::NAN, |ticks| ticks as f64 / TICKS)
+}
+
+/// What `/proc` says of a process, from the parent on.
+fn fields(process: &str) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Before it stand a name, which may hold anything, and the state.
+    Some(text.rsplit_once(')')?.1.split_whitespace().skip(1).map(str::to_owned).collect())
+}
+
+/// Ticks in user and system mode.
+fn ticks(fields: &[String], at: usize) -> Option<u64> {
+    let field = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some(field(at)? + field(at + 1)?)
+}
+
+/// Ticks a second, which Linux has not changed for any program since it has had them.
+const TICKS: f64 = 100.0;
+
 fn cpu_seconds(processes: &[u32]) -> f64 {
-    /// Ticks a second, which Linux has not changed for any program since it has had them.
-    const TICKS: f64 = 100.0;
     processes.iter().filter_map(|&process| Some(stat(process)?.1 as f64 / TICKS)).sum()
 }
 

@@ -14,6 +14,7 @@ mod notebook;
 mod peers;
 mod tidy;
 mod workspace;
+mod writing;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

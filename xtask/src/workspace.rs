@@ -43,8 +43,20 @@ impl Workspace {
     /// # Errors
     /// When it does not compile.
     pub(crate) fn runner(&self) -> Result<PathBuf> {
-        call(&mut self.cargo(&["build", "--package=notebook-runner"]))?;
-        let program = self.target.join(host()?).join("debug/notebook-runner");
+        self.built(&["--package=notebook-runner"], "notebook-runner")
+    }
+
+    /// Builds the program `pipeline` where that is needed, and says where it is.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn pipeline(&self) -> Result<PathBuf> {
+        self.built(&["--bin=pipeline"], "pipeline")
+    }
+
+    fn built(&self, what: &[&str], name: &str) -> Result<PathBuf> {
+        call(self.cargo(&["build"]).args(what))?;
+        let program = self.target.join(host()?).join("debug").join(name);
         ensure!(program.is_file(), "{}: not there after it was built", program.display());
         Ok(program)
     }

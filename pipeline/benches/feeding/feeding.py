@@ -10,6 +10,8 @@ import os
 import sys
 import time
 
+from writing import listed, write
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WARM = 6
 
@@ -18,11 +20,15 @@ workers, photographs = int(workers), what == "photographs"
 batch, size = (64, 224) if photographs else (256, 64)
 
 
-def listed():
-    """Files and their labels."""
-    for label, name in enumerate(sorted(os.listdir(folder))):
-        for at, _, files in sorted(os.walk(os.path.join(folder, name))):
-            yield from ((os.path.join(at, file), label) for file in sorted(files))
+def written():
+    """The folder of what the peer reads, made when it is not there."""
+    to = os.path.join(scratch, peer)
+    if not os.path.isdir(to):
+        work = write(peer, folder, to + ".partial", workers)
+        os.makedirs(to + ".partial", exist_ok=True)
+        work()
+        os.rename(to + ".partial", to)
+    return to
 
 
 def steps():
@@ -52,13 +58,7 @@ def torchvision():
 def webdataset():
     import webdataset as web
 
-    shards = os.path.join(scratch, "webdataset")
-    if not os.path.isdir(shards):
-        os.makedirs(shards)
-        with web.ShardWriter(os.path.join(shards, "%03d.tar"), maxcount=200, verbose=0) as writer:
-            for number, (path, label) in enumerate(listed()):
-                with open(path, "rb") as file:
-                    writer.write({"__key__": f"{number:08}", "jpg": file.read(), "cls": str(label).encode()})
+    shards = written()
     names = sorted(os.path.join(shards, name) for name in os.listdir(shards))
     samples = web.WebDataset(names, shardshuffle=len(names), workersplitter=web.split_by_worker, empty_check=False)
     samples = samples.shuffle(1000).decode("pilrgb").to_tuple("jpg", "cls").map_tuple(steps(), int).batched(batch, partial=False).repeat()
@@ -69,12 +69,7 @@ def mosaic():
     import streaming
     from PIL import Image
 
-    shards = os.path.join(scratch, "mosaic")
-    if not os.path.isdir(shards):
-        with streaming.MDSWriter(out=shards, columns={"x": "bytes", "y": "int"}) as writer:
-            for path, label in listed():
-                with open(path, "rb") as file:
-                    writer.write({"x": file.read(), "y": label})
+    shards = os.path.join(written(), "mds")
 
     class Pictures(streaming.StreamingDataset):
         transform = staticmethod(steps())
@@ -90,7 +85,7 @@ def mosaic():
 def dali():
     from nvidia.dali import fn, pipeline_def, types
 
-    files = list(listed())
+    files = list(listed(folder))
     floats = output == "f32"
 
     @pipeline_def(batch_size=batch, num_threads=workers, device_id=None, prefetch_queue_depth=2)
@@ -124,27 +119,11 @@ def dali():
 
 def ffcv():
     import numpy as np
-    from ffcv.fields import IntField, RGBImageField
     from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, RandomTranslate, Squeeze, ToTensor, ToTorchImage
-    from ffcv.writer import DatasetWriter
-    from PIL import Image
 
-    files = list(listed())
-
-    class Pictures:
-        def __len__(self):
-            return len(files)
-
-        def __getitem__(self, index):
-            path, label = files[index]
-            return Image.open(path).convert("RGB"), label
-
-    path = os.path.join(scratch, "ffcv.beton")
-    if not os.path.isfile(path):
-        writer = DatasetWriter(path, {"x": RGBImageField(write_mode="jpg"), "y": IntField()}, num_workers=workers)
-        writer.from_indexed_dataset(Pictures())
+    path = os.path.join(written(), "pictures.beton")
     picture = [RandomResizedCropRGBImageDecoder((size, size))] if photographs else [SimpleRGBImageDecoder(), RandomTranslate(padding=8)]
     picture.append(RandomHorizontalFlip())
     if output == "f32":
