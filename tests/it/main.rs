@@ -44,11 +44,12 @@ mod resuming; // a run that was killed goes on as if it had not been
 mod rewriting; // batch norm folded, dead channels removed: the same value
 mod running; // logits against the original's, modes, traces, checkpoints
 mod scheduling; // learning rates: formulas, and the published programs'
-mod training; // it learns, repeats, follows its recipe, and says when it cannot go on; sweeps that resume
+mod training; // it learns, repeats, follows its recipe, and says when it cannot go on
 mod training_on_stores; // the whole chain on real pictures: files, store, loader, network, accuracy
 mod weighing; // weights from the files of PyTorch and safetensors
 
 mod drawing; // a figure holds the numbers of its table
 mod notebooks; // cells share one candle; parameters; a failing cell
 mod sketching; // pictures of networks: nothing lies on anything else
+mod sweeping; // what finished stays, what failed says why, plans are what they say
 mod tabulating; // rows become tables, tables become other tables and files
