@@ -52,4 +52,5 @@ mod drawing; // a figure holds the numbers of its table
 mod notebooks; // cells share one candle; parameters; a failing cell
 mod sketching; // pictures of networks: nothing lies on anything else
 mod sweeping; // what finished stays, what failed says why, plans are what they say
+mod sweeping_by_command; // the program `lab`: plans, results, tables
 mod tabulating; // rows become tables, tables become other tables and files

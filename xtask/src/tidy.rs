@@ -16,8 +16,14 @@ use crate::workspace::Workspace;
 const MOST_LINES: usize = 500;
 
 /// Packages, and which of ours they may depend on; `tests` and the notebooks' library may on all.
-const PACKAGES: [(&str, &[&str]); 5] =
-    [("datasets", &[]), ("pipeline", &["datasets"]), ("lab", &["datasets"]), ("xtask", &[]), ("notebook-runner", &[])];
+const PACKAGES: [(&str, &[&str]); 6] = [
+    ("datasets", &[]),
+    ("pipeline", &["datasets"]),
+    ("lab", &["datasets"]),
+    ("lab-cli", &["datasets", "lab", "pipeline"]),
+    ("xtask", &[]),
+    ("notebook-runner", &[]),
+];
 
 /// A word, as code spells it; the places that may use it (path prefixes); and why no other may.
 const WORDS: [(&str, &[&str], &str); 5] = [
