@@ -4,24 +4,30 @@
 //! run or the machine, and 2 where it is wrong with what was typed.
 
 mod data;
+mod networks;
 mod sweep;
 mod table;
+mod train;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Runs sweeps of networks and makes tables of what came out
+/// Trains networks, one or a plan of many, and makes tables of what came out
 #[derive(Debug, Parser)]
 #[command(name = "lab", version, max_term_width = 100)]
 enum Command {
+    Train(train::Train),
+    Eval(train::Eval),
     Sweep(sweep::Sweep),
     Table(table::Table),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
+        Command::Train(args) => train::train(&args),
+        Command::Eval(args) => train::eval(&args),
         Command::Sweep(args) => sweep::sweep(&args),
         Command::Table(args) => table::table(&args),
     };

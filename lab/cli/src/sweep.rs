@@ -69,7 +69,7 @@ const EXAMPLE: &str = r#"A plan:
   seed = [0, 1, 2]"#;
 
 /// `500M`, `8G`, `8GiB`: powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let wanted = || format!("wanted a number with K, M, G or T, found `{text}`");
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) =
