@@ -18,7 +18,7 @@ pub use pipeline::augment::{self, Transform};
 pub use pipeline::convert::ensure;
 pub use pipeline::decode::pictures;
 pub use pipeline::inspect::{grid, inspect};
-pub use pipeline::{Loader, Store, loader};
+pub use pipeline::{Loader, Store, loader, order};
 
 pub use lab::figure::picture_grid;
 pub use lab::metrics::{accuracy, nn_mass, profile};

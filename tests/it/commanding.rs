@@ -164,6 +164,8 @@ fn help() {
           <STORE>  The store
 
         Options:
+              --measure       Measure mean and deviation of each split on all of its pictures, which takes
+                              as long as to verify
               --grid <PNG>    Draw pictures of the first split, at equal distances, into this PNG file
               --split <NAME>  The split to draw
           -h, --help          Print help
@@ -245,6 +247,9 @@ fn convert_inspect_and_verify() {
     );
     let inspected = pipeline(folder.path(), &["inspect", "mnist.lmdb", "--grid", "grid.png", "--split", "test"]);
     assert!(inspected.status.success());
+    let measured = pipeline(folder.path(), &["inspect", "mnist.lmdb", "--measure"]);
+    let text = String::from_utf8(measured.stdout).unwrap();
+    assert!(text.contains("\ntrain, measured: mean 0.") && text.contains("\ntest, measured: mean 0."), "{text}");
     let grid = image::open(folder.path().join("grid.png")).unwrap();
     // 100 pictures of 28 pixels in rows of 16, enlarged three times, and gaps of 2.
     assert_eq!((grid.height(), grid.width()), (7 * 86 + 2, 16 * 86 + 2));

@@ -22,10 +22,11 @@ pub struct Score {
     pub accuracy: f64,
 }
 
-/// Loss and accuracy of `model` over the first epoch of `data`, with running statistics.
+/// Loss and accuracy of `model` over the first epoch of `data`, with running statistics. Of samples with several views, such as ten crops,
+/// the logits of the views are averaged.
 ///
 /// # Errors
-/// When the data do not fit the model, or a batch cannot be read.
+/// When the data do not fit the model, are mixed, or a batch cannot be read.
 pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
     evaluate_in(&Workspace::new(&model.graph, None), model, data, usize::MAX)
 }
@@ -36,9 +37,14 @@ pub(super) fn evaluate_in(workspace: &Workspace, model: &Model, data: &dyn Batch
     let (mut tally, mut unread) = (Tally::default(), Unread::default());
     for batch in data.epoch(0, 0) {
         let batch = batch.map_err(Error::Batch)?;
+        if batch.mixed.is_some() {
+            return Err(Error::mismatch("samples to be tested with", "samples as they are", "mixed ones"));
+        }
         let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-        for (from, len) in micro::parts(batch.len(), size.min(batch.len())) {
-            let logits = workspace.infer(&model.graph, &model.params, &xs.narrow(0, from, len)?)?;
+        let views = batch.views();
+        for (from, len) in micro::parts(batch.len(), (size / views).clamp(1, batch.len())) {
+            let logits = workspace.infer(&model.graph, &model.params, &xs.narrow(0, from * views, len * views)?)?;
+            let logits = if views == 1 { logits } else { logits.reshape((len, views, ()))?.mean(1)? };
             let labels = labels.narrow(0, from, len)?;
             let loss = kernels::cross_entropy(&logits, &labels, 0.0)?;
             unread.note(&[&loss, &accuracy::hits_there(&logits, &labels)?], len)?;
@@ -54,8 +60,9 @@ pub(super) fn evaluate_in(workspace: &Workspace, model: &Model, data: &dyn Batch
 /// What would otherwise fail in the middle of an epoch.
 pub(super) fn check_fit(graph: &Graph, data: &dyn Batches) -> Result<()> {
     let (wanted, found) = (graph.input_shape(), data.sample_shape());
-    let flat = wanted.len() == 1 && wanted[0] == found.iter().product::<usize>();
-    if !flat && wanted != found {
+    let view = if found.len() == 4 { &found[1..] } else { &found[..] };
+    let flat = wanted.len() == 1 && wanted[0] == view.iter().product::<usize>();
+    if !flat && wanted != view {
         return Err(Error::mismatch(format!("{}: samples", graph.name), format!("{wanted:?}"), format!("{found:?}")));
     }
     if graph.output_shape() != [data.classes()] {
