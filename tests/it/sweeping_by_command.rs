@@ -84,7 +84,7 @@ fn a_plan_becomes_results_and_these_a_table() {
     check(
         "table plan.jsonl -b width,seed -v params --pivot seed -f csv",
         expect![[r#"
-            width,1,0
+            width,0,1
             2,34.0,34.0
             4,80.0,80.0
         "#]],
@@ -201,6 +201,76 @@ fn what_makes_no_sense_is_refused() {
         "table two.jsonl -o a.doc",
         expect![[r#"
         error: ending .doc: wanted csv, jsonl, html, tex, parquet or txt
+    "#]],
+    );
+}
+
+/// What was trained is tested with the same result, a run that is done is not run again, and names and numbers that make no sense are refused.
+#[test]
+fn a_network_is_trained_and_tested() {
+    let folder = tempfile::tempdir().unwrap();
+    let shapes = Shapes::new(shapes::Config { size: 16, train_per_class: 8, test_per_class: 2 }, Seed(0)).unwrap();
+    convert::convert(&shapes, &folder.path().join("shapes.lmdb"), &convert::Options::new("test"), &mut |_| {}).unwrap();
+    let setting = "-a mobilenet_v2 --data shapes.lmdb --width-mult 0.1 -b 16 -j 1 --device cpu";
+    let train = format!("train {setting} --epochs 2 --lr-decay cos --lr 0.05 --wd 4e-5 --warmup 1 -c run");
+    let (code, first, err) = lab(folder.path(), &train);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.starts_with("mobilenet_v2: ") && err.contains("; 64 pictures of 16×16 to train with, 16 to test\n"), "{err}");
+    assert_eq!(first.lines().count(), 2, "{first}");
+    let history = std::fs::read_to_string(folder.path().join("run/history.csv")).unwrap();
+    let accuracy: f64 = history.trim().rsplit(',').next().unwrap().parse().unwrap();
+    let weights = std::fs::read(folder.path().join("run/model.safetensors")).unwrap();
+    let (code, again, _) = lab(folder.path(), &train);
+    assert_eq!((code, again.as_str()), (Some(0), ""));
+    assert!(std::fs::read(folder.path().join("run/model.safetensors")).unwrap() == weights);
+    let (_, told, err) = lab(folder.path(), &format!("eval {setting} --weight run/model.safetensors"));
+    assert!(told.starts_with(&format!("mobilenet_v2 on 16 pictures of 16×16: top-1 {accuracy:.4}, top-5 ")), "{told}{err}");
+    let (_, told, err) = lab(folder.path(), &format!("eval {setting} --weight run/model.safetensors --input-size 14 --ten-crop"));
+    assert!(told.starts_with("mobilenet_v2 on 16 pictures of 14×14: top-1 "), "{told}{err}");
+
+    let check = |arguments: &str, want: Expect| {
+        let (code, _, err) = lab(folder.path(), arguments);
+        want.assert_eq(&err);
+        assert!(code == Some(1) || code == Some(2), "{code:?}");
+    };
+    check(
+        &format!("eval {setting}"),
+        expect![[r#"
+        error: --weight: wanted a file with trained weights, found none; --model knows mobilenet_v2, nn_mass_b, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, wide_resnet50_2, wide_resnet101_2
+    "#]],
+    );
+    check(
+        &format!("{train} --lr 0.06"),
+        expect![[r#"
+        error: the argument '--lr <LR>' cannot be used multiple times
+
+        Usage: lab train [OPTIONS] --model <NAME> --data <STORE>
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check(
+        "train -a resnet19 --data shapes.lmdb",
+        expect![[r#"
+        error: --model resnet19: wanted a JSON file, or one of mobilenet_v2, nn_mass_b, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, wide_resnet50_2, wide_resnet101_2
+    "#]],
+    );
+    check(
+        "train -a resnet18 --width-mult 2 --data shapes.lmdb",
+        expect![[r#"
+        error: --width-mult: wanted one of the mobile networks, found resnet18
+    "#]],
+    );
+    check(
+        "train -a resnet18 --data shapes.lmdb --split holdout",
+        expect![[r#"
+        error: shapes.lmdb: no split "holdout"; there is "train", "test"
+    "#]],
+    );
+    check(
+        "train -a resnet18 --data shapes.lmdb --lr-decay schedule --schedule 20 10",
+        expect![[r#"
+        error: --schedule: wanted epochs in order, found [20, 10]
     "#]],
     );
 }

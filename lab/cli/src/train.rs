@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use datasets::{Batches, Seed};
-use lab::train::{Checkpoint, Decayed, Event, Optimizer, Options, Precision, Recipe, Schedule, fit_with};
+use lab::train::{Checkpoint, Decayed, Event, Optimizer, Options, Precision, Recipe, Schedule, evaluate_top5, fit_with};
 use lab::weights::Names;
 use lab::{Model, Table, device, show, weights};
 use pipeline::augment::{self, Transform};
@@ -113,6 +113,9 @@ pub(crate) struct Train {
 pub(crate) struct Eval {
     #[command(flatten)]
     setting: Setting,
+    /// Average the logits over ten crops: corners and middle, and the same mirrored
+    #[arg(long)]
+    ten_crop: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -134,7 +137,7 @@ struct Ready {
 }
 
 impl Setting {
-    fn ready(&self, seed: u64) -> Result<Ready> {
+    fn ready(&self, seed: u64, ten_crop: bool) -> Result<Ready> {
         let store = Store::open(&self.data)?;
         let meta = store.meta();
         let names: Vec<&str> = meta.splits.iter().map(|split| split.name.as_str()).collect();
@@ -156,7 +159,12 @@ impl Setting {
         };
         let size = self.input_size.unwrap_or_else(|| one_size.filter(|&size| size < LARGE).unwrap_or(LARGE));
         let as_stored = one_size == Some(size);
-        let transforms = if as_stored { vec![] } else { augment::imagenet_eval(size) };
+        let mut transforms = if as_stored { vec![] } else { augment::imagenet_eval(size) };
+        if ten_crop {
+            // In place of the one in the middle.
+            transforms.truncate(1);
+            transforms.push(Transform::TenCrop { size });
+        }
         let config = Config {
             threads: self.workers,
             channels: pipeline::decode::Channels::Rgb,
@@ -182,7 +190,7 @@ const LARGE: usize = 224;
 /// # Errors
 /// When something that was named is not there or does not fit, or training fails.
 pub(crate) fn train(args: &Train) -> Result<ExitCode> {
-    let Ready { model, size, as_stored, test } = args.setting.ready(args.seed)?;
+    let Ready { model, size, as_stored, test } = args.setting.ready(args.seed, false)?;
     let crop = if as_stored { Transform::PadCrop { size, pad: size / 8 } } else { augment::imagenet_train(size).swap_remove(0) };
     let config = Config {
         threads: args.setting.workers,
@@ -247,14 +255,9 @@ fn recipe(args: &Train) -> Result<Recipe> {
 /// When something that was named is not there or does not fit.
 pub(crate) fn eval(args: &Eval) -> Result<ExitCode> {
     ensure!(args.setting.weight.is_some(), "--weight: wanted a file with trained weights, found none; --model knows {}", names());
-    let Ready { model, size, test, .. } = args.setting.ready(0)?;
-    let score = lab::evaluate(&model, &test)?;
-    say(&format!(
-        "{} on {} pictures of {size}×{size}: top-1 {:.4}, loss {:.4}",
-        model.graph.name,
-        test.samples(),
-        score.accuracy,
-        score.loss
-    ));
+    let Ready { model, size, test, .. } = args.setting.ready(0, args.ten_crop)?;
+    let (score, top5) = evaluate_top5(&model, &test)?;
+    let (name, pictures) = (&model.graph.name, test.samples());
+    say(&format!("{name} on {pictures} pictures of {size}×{size}: top-1 {:.4}, top-5 {top5:.4}, loss {:.4}", score.accuracy, score.loss));
     Ok(ExitCode::SUCCESS)
 }
