@@ -30,11 +30,13 @@ mod accumulating; // a batch in parts gives the gradient of the whole; a publish
 mod bookkeeping; // gradients by our own books are those of candle's
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
+mod conditioning; // singular values of layers before training: the published program's, and the theory's
 mod convolving; // convolutions of any sizes, by each of their ways
 mod differentiating; // every gradient against central differences
 mod exporting; // ONNX files: accepted by the checker, and the same logits in onnxruntime
 mod families; // networks of papers: counts, names, logits and gradients of the reference programs
 mod fitting; // what the allocator saw of a run, against what was planned
+mod linking; // networks of random links: the published program's, and those of a given mass
 mod matching_pytorch; // kernels against PyTorch's numbers
 mod mixing; // mixed precision: which operation computes in which type
 mod on_cuda; // a card computes what the CPU does; says that it skipped where there is none
