@@ -286,7 +286,7 @@ fn a_plan_that_makes_no_sense_is_refused() {
         "\"architecture.width\"",
         "\"architecture.wide\"",
         expect![
-            "plan: run with architecture.wide = 2, seed = 0: wanted architecture, data, recipe and seed, found unknown field `wide`, expected one of `inputs`, `classes`, `width`, `depth`, `max_links`, `activation`"
+            "plan: run with architecture.wide = 2, seed = 0: wanted architecture, data, recipe and seed, found unknown field `wide`, expected one of `inputs`, `classes`, `width`, `depth`, `max_links`, `activation`, `init`"
         ],
     );
     check_wrong("\"architecture.width\"", "\"recipe.lr.start\"", expect!["plan: grid: recipe.lr.start: `lr`: wanted a table, found 0.01"]);

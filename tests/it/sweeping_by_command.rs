@@ -239,7 +239,13 @@ fn a_network_is_trained_and_tested() {
         error: --weight: wanted a file with trained weights, found none; --model knows mobilenet_v2, nn_mass_b, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, wide_resnet50_2, wide_resnet101_2
     "#]],
     );
-    check(&train.replace("0.05", "0.06"), expect![[""]]);
+    check(
+        &train.replace("0.05", "0.06"),
+        expect![[r#"
+        mobilenet_v2: 96328 parameters; 64 pictures of 16×16 to train with, 16 to test
+        error: run/run/checkpoint.json: recipe.lr: wanted 0.06, found 0.05
+    "#]],
+    );
     check(
         "train -a resnet19 --data shapes.lmdb",
         expect![[r#"
