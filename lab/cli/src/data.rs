@@ -20,24 +20,24 @@ pub(crate) enum Data {
     Store {
         store: PathBuf,
         #[serde(default)]
-        train: Config,
+        train: Box<Config>,
         #[serde(default = "testing")]
-        test: Config,
+        test: Box<Config>,
     },
     /// Points of a line or a disc in segments.
     Points { points: segments::Config, batch: usize },
 }
 
 /// The test split in its order.
-fn testing() -> Config {
-    Config { split: "test".to_owned(), batch: 1000, order: Order::Sequential, ..Config::default() }
+fn testing() -> Box<Config> {
+    Box::new(Config { split: "test".to_owned(), batch: 1000, order: Order::Sequential, ..Config::default() })
 }
 
 /// The data of a run, by what is in them instead of where they lie: with this the run is known by.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Known {
-    Store { name: String, content: String, train: Config, test: Config },
+    Store { name: String, content: String, train: Box<Config>, test: Box<Config> },
     Points { points: segments::Config, batch: usize },
 }
 
@@ -70,14 +70,14 @@ impl Shelf {
             Data::Store { store: path, train, test } => {
                 let store = Store::open(path)?;
                 let content = store.meta().content.clone();
-                let plain = |config: &Config| Config { seed: Seed(0), threads: 0, ..config.clone() };
+                let plain = |config: &Config| Box::new(Config { seed: Seed(0), threads: 0, ..config.clone() });
                 let (train, test) = (plain(train), plain(test));
                 for config in [&train, &test] {
-                    let loader = Loader::new(Store::open(path)?, config.clone()).with_context(|| path.display().to_string())?;
+                    let loader = Loader::new(Store::open(path)?, Config::clone(config)).with_context(|| path.display().to_string())?;
                     let bytes = 4 * loader.samples() * loader.sample_shape().iter().product::<usize>();
                     if config.transforms.is_empty() && bytes <= KEPT && !self.kept.contains_key(&kept(&content, config)) {
                         // In the order of the split; a run has its own.
-                        let whole = Config { order: Order::Sequential, output: Output::F32, ..config.clone() };
+                        let whole = Config { order: Order::Sequential, output: Output::F32, ..Config::clone(config) };
                         let table = Table::collect(&Loader::new(Store::open(path)?, whole)?);
                         let table = table.map_err(|error| anyhow::anyhow!(error)).with_context(|| path.display().to_string())?;
                         self.kept.insert(kept(&content, config), table);

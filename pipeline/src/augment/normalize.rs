@@ -39,7 +39,7 @@ pub enum Constants {
     ImageNet,
     /// These.
     Given(Normalize),
-    /// None for all pictures, but for each its own (global contrast normalisation). Only with [`Output::F32`](crate::loader::Output::F32).
+    /// None for all pictures, but for each its own (global contrast normalisation). Only with [`Output::F32`].
     Contrast(Contrast),
 }
 
