@@ -7,7 +7,7 @@
 //! A residual block is read as a cell too: its input's channels, which the sum hands on, are the links taken, and its mass is
 //! the number of its units times their share of the links possible.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::graph::{Graph, NodeId, Op};
 use crate::{Error, Result};
@@ -124,25 +124,24 @@ pub struct Link {
 pub fn links(graph: &Graph, cell: &[NodeId]) -> Vec<Link> {
     // A layer may be a block of several: its last one makes its channels.
     let made: Vec<NodeId> = cell.iter().map(|&layer| graph.origin(layer, 0).0).collect();
-    let place: BTreeMap<NodeId, usize> = made.iter().enumerate().map(|(at, &layer)| (layer, at)).collect();
-    let into = |(to, &layer): (usize, &NodeId)| {
-        let read = reads(graph, layer, &place).into_iter().filter(move |(from, _)| from + 1 < to);
-        read.map(move |(from, channel)| Link { from, channel, to })
-    };
-    made.iter().enumerate().flat_map(into).collect()
+    let mut place = vec![None; graph.nodes.len()];
+    made.iter().enumerate().for_each(|(at, layer)| place[layer.0] = Some(at));
+    let into = |(to, &layer)| links_into(graph, layer, to, &place).into_iter().map(move |(from, channel)| Link { from, channel, to });
+    made.iter().enumerate().skip(2).flat_map(into).collect()
 }
 
-/// The channels, as layer and number, that reach a layer from others of its cell, through no further one.
-fn reads(graph: &Graph, layer: NodeId, place: &BTreeMap<NodeId, usize>) -> BTreeSet<(usize, usize)> {
+/// The channels, as layer and number, that reach layer `to` of a cell from at least two layers back, through no other layer of it.
+fn links_into(graph: &Graph, layer: NodeId, to: usize, place: &[Option<usize>]) -> BTreeSet<(usize, usize)> {
     let (mut found, mut seen, mut within) = (BTreeSet::new(), BTreeSet::from([layer]), vec![layer]);
     while let Some(node) = within.pop() {
-        for (origin, channel) in graph.node(node).inputs.iter().flat_map(|&input| graph.origins(input)) {
-            match place.get(&origin) {
-                Some(&from) => {
+        let channels = |&input: &NodeId| (0..graph.node(input).shape[0]).map(move |channel| graph.origin(input, channel));
+        for (origin, channel) in graph.node(node).inputs.iter().flat_map(channels) {
+            match place[origin.0] {
+                Some(from) if from + 1 < to => {
                     found.insert((from, channel));
                 }
                 None if seen.insert(origin) => within.push(origin),
-                None => {}
+                _ => {}
             }
         }
     }

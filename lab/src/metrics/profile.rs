@@ -4,6 +4,8 @@
 //! activations, pooling, resampling, gates and additions are free, as papers count; so are weights that a layer's `top` leaves out.
 //! Parameters are those that are trained, in use or not: running statistics are not. Other conventions have names: [`Convention`].
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 use crate::graph::{Graph, Op};
@@ -74,11 +76,20 @@ pub fn by(graph: &Graph, convention: Convention) -> Profile {
             Op::AvgPool(_) => values,
             _ => 0,
         };
-        let sizes: Vec<String> = node.shape.iter().map(usize::to_string).collect();
         let macs = (products + besides) as u64;
-        Row { node: node.name.clone(), op: node.op.label(), output: sizes.join("×"), params: params[at], macs }
+        Row { node: node.name.clone(), op: node.op.label(), output: sizes(&node.shape), params: params[at], macs }
     };
     let rows: Vec<Row> = graph.nodes.iter().enumerate().map(row).collect();
     let (params, macs) = (rows.iter().map(|row| row.params).sum(), rows.iter().map(|row| row.macs).sum());
     Profile { rows, params, macs }
+}
+
+/// Such as `16×32×32`.
+fn sizes(shape: &[usize]) -> String {
+    let mut text = String::new();
+    for (at, size) in shape.iter().enumerate() {
+        let between = if at > 0 { "×" } else { "" };
+        write!(text, "{between}{size}").expect("a string takes any text");
+    }
+    text
 }
