@@ -73,6 +73,12 @@ pub(crate) fn table(args: &Table) -> Result<ExitCode> {
         made = made.filter(|row| row.text(&column) == *value)?;
     }
     let by = all(&args.by)?;
+    // Runs are written as they finish, in any order.
+    let order: Vec<String> =
+        if by.is_empty() { telling(&made).into_iter().filter(|name| name.starts_with("run.")).collect() } else { by.clone() };
+    if !order.is_empty() {
+        made = made.sort(&refs(&order))?;
+    }
     let mut values = all(&args.values)?;
     if values.is_empty() {
         values = table.names().into_iter().filter(|name| name.starts_with("result.") && made.column_f64(name).is_ok()).collect();
