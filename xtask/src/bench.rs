@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::feeding::{Load, load};
 use crate::peers::{Peer, median, python, threaded};
+use crate::sweeping::{Sweep, sweep};
 use crate::workspace::{Workspace, call};
 use crate::writing::{Convert, convert};
 
@@ -22,6 +23,8 @@ pub(crate) enum Bench {
     Load(Load),
     /// Time conversion in alternation with the writers of the same loaders
     Convert(Convert),
+    /// Time a sweep of small networks beside a PyTorch program
+    Sweep(Sweep),
     /// A benchmark of `cargo bench` by its name (kernels, loading, opening), and what it is told: `kernels -- pool`
     #[command(external_subcommand)]
     Of(Vec<String>),
@@ -96,6 +99,7 @@ pub(crate) fn bench(workspace: &Workspace, bench: Option<Bench>) -> Result<()> {
         Some(Bench::Learn(args)) => learn(workspace, &args),
         Some(Bench::Load(args)) => load(workspace, &args),
         Some(Bench::Convert(args)) => convert(workspace, &args),
+        Some(Bench::Sweep(args)) => sweep(workspace, &args),
     }
 }
 

@@ -12,6 +12,7 @@ mod lab;
 mod markdown;
 mod notebook;
 mod peers;
+mod sweeping;
 mod tidy;
 mod workspace;
 mod writing;

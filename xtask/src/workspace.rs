@@ -54,6 +54,14 @@ impl Workspace {
         self.built(&["--bin=pipeline"], "pipeline")
     }
 
+    /// Builds the program `lab` where that is needed, and says where it is.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn lab(&self) -> Result<PathBuf> {
+        self.built(&["--bin=lab"], "lab")
+    }
+
     fn built(&self, what: &[&str], name: &str) -> Result<PathBuf> {
         call(self.cargo(&["build"]).args(what))?;
         let program = self.target.join(host()?).join("debug").join(name);

@@ -230,15 +230,20 @@ where
         on_event(Event::Failed { run, reason: &reason }, *standing);
         Ok(())
     };
+    let workers = options.workers.clamp(1, todo.len().max(1));
+    let works = || {
+        while let Some(run) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = one(run) {
+                next.store(todo.len(), Ordering::Relaxed);
+                broken.lock().expect("setting a value does not panic").get_or_insert(error);
+            }
+        }
+    };
     std::thread::scope(|scope| {
-        for _ in 0..options.workers.clamp(1, todo.len().max(1)) {
-            scope.spawn(|| {
-                while let Some(run) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = one(run) {
-                        next.store(todo.len(), Ordering::Relaxed);
-                        broken.lock().expect("setting a value does not panic").get_or_insert(error);
-                    }
-                }
+        for _ in 0..workers {
+            scope.spawn(|| match pool(workers) {
+                Some(pool) => pool.install(works),
+                None => works(),
             });
         }
     });
@@ -246,6 +251,13 @@ where
         Some(error) => Err(error),
         None => Ok(rim.into_inner().expect("nobody panics with it").2),
     }
+}
+
+/// Threads for one of so many workers: networks that share threads wait for one another at every operation. `None` where one worker has all.
+fn pool(workers: usize) -> Option<rayon::ThreadPool> {
+    let threads = (rayon::current_num_threads() / workers).max(1);
+    // Where the system gives no threads, there are those that all share.
+    (workers > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten()
 }
 
 /// Where checkpoints of runs are, until they are done.
