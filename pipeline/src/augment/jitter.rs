@@ -79,9 +79,15 @@ fn turned(pixel: [u8; 3], turns: f32) -> [u8; 3] {
         _ if most == green => (blue - red) / span + 2.0,
         _ => (red - green) / span + 4.0,
     };
-    let hue = (hue + 6.0 * turns).rem_euclid(6.0);
-    let (falls, rises) = (most - span * hue.fract(), least + span * hue.fract());
-    let colour = match hue as u8 {
+    let hue = match hue + 6.0 * turns {
+        hue if hue < 0.0 => hue + 6.0,
+        hue if hue >= 6.0 => hue - 6.0,
+        hue => hue,
+    };
+    let sixth = hue as u8;
+    let way = hue - f32::from(sixth);
+    let (falls, rises) = (most - span * way, least + span * way);
+    let colour = match sixth {
         0 | 6 => [most, rises, least],
         1 => [falls, most, least],
         2 => [least, most, rises],
@@ -89,5 +95,5 @@ fn turned(pixel: [u8; 3], turns: f32) -> [u8; 3] {
         4 => [rises, least, most],
         _ => [most, least, falls],
     };
-    colour.map(|value| value.round() as u8)
+    colour.map(|value| (value + 0.5) as u8)
 }

@@ -225,8 +225,8 @@ impl Augment {
         Ok(())
     }
 
-    /// As [`Augment::apply_to`], but where the last step is a flip, the result says whether the picture is still to be mirrored: that costs a
-    /// tenth where planes are written.
+    /// As [`Augment::apply_to`], but where the last step is a flip, the result says whether the picture is still to be mirrored: whoever writes
+    /// its planes does so at less cost.
     pub(crate) fn apply_but_mirror(
         &self,
         part: Window,
@@ -274,6 +274,12 @@ impl Transform {
             true => Ok(()),
             false => Err(Error::config(format!("{at}.{field}"), format!("0 < least ≤ largest ≤ {most}"), format!("[{low}, {high}]"))),
         };
+        let within = |field: &str, [least, largest]: [f64; 2], [low, high]: [f64; 2]| {
+            if low <= least && least <= largest && largest <= high {
+                return Ok(());
+            }
+            Err(Error::config(format!("{at}.{field}"), format!("{low} ≤ least ≤ largest ≤ {high}"), format!("[{least}, {largest}]")))
+        };
         match *self {
             Self::Resize { shorter } => pixels("resize.shorter", shorter),
             Self::ResizeTo { height, width } => pixels("resize_to.height", height).and(pixels("resize_to.width", width)),
@@ -294,25 +300,12 @@ impl Transform {
             }
             Self::Flip { p } if (0.0..=1.0).contains(&p) => Ok(()),
             Self::Flip { p } => Err(Error::config(format!("{at}.flip.p"), "a probability, 0 to 1", p)),
-            Self::Rotate { degrees: [least, largest], .. } if -360.0 <= least && least <= largest && largest <= 360.0 => Ok(()),
-            Self::Rotate { degrees: [least, largest], .. } => {
-                Err(Error::config(format!("{at}.rotate.degrees"), "-360 ≤ least ≤ largest ≤ 360", format!("[{least}, {largest}]")))
-            }
+            Self::Rotate { degrees, .. } => within("rotate.degrees", degrees, [-360.0, 360.0]),
             Self::ColourJitter { brightness, contrast, saturation, hue } => {
-                let within = |field: &str, [least, largest]: [f64; 2], [low, high]: [f64; 2]| match low <= least
-                    && least <= largest
-                    && largest <= high
-                {
-                    true => Ok(()),
-                    false => {
-                        let wanted = format!("{low} ≤ least ≤ largest ≤ {high}");
-                        Err(Error::config(format!("{at}.colour_jitter.{field}"), wanted, format!("[{least}, {largest}]")))
-                    }
-                };
-                within("brightness", brightness, FACTORS)?;
-                within("contrast", contrast, FACTORS)?;
-                within("saturation", saturation, FACTORS)?;
-                within("hue", hue, [-0.5, 0.5])
+                within("colour_jitter.brightness", brightness, FACTORS)?;
+                within("colour_jitter.contrast", contrast, FACTORS)?;
+                within("colour_jitter.saturation", saturation, FACTORS)?;
+                within("colour_jitter.hue", hue, [-0.5, 0.5])
             }
             Self::TenCrop { size } => pixels("ten_crop.size", size),
             Self::Cutout { length } if length >= 2 => Ok(()),

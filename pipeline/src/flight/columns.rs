@@ -6,6 +6,9 @@
 //! index  u64
 //! ```
 //!
+//! The metadata of each part are JSON: `{"batch": 3}`, and where samples were mixed `{"batch": 3, "mixed": {"share": 0.8, "others": [4, 0]}}`, one
+//! class for each sample.
+//!
 //! None has a null. A record batch is some metadata and a body of the three columns' numbers, one after the other, each from a multiple of
 //! [`ALIGN`] on. The body goes out in pieces, of which the first is the loader's own buffer, and is read in one pass.
 
