@@ -59,7 +59,7 @@ pub struct Candidate {
 /// let table = design_for_mass(16.0, Limits { params: Some(10_000), macs: None }, &space)?;
 /// assert_eq!(table.column_f64("width")?, [8.0, 8.0]);
 /// assert_eq!(table.column_f64("depth")?, [8.0, 16.0]);
-/// assert_eq!(table.column_f64("max_links")?, [7.0, 8.0]);
+/// assert_eq!(table.column_f64("max_links")?, [7.0, 7.0]);
 /// # Ok::<(), lab::Error>(())
 /// ```
 ///

@@ -227,8 +227,7 @@ impl Builder {
     }
 
     fn named(&mut self, name: impl ToString, op: Op, inputs: &[Value]) -> Value {
-        let path: Vec<&str> = self.scope.iter().map(String::as_str).collect();
-        let name = path.into_iter().chain([name.to_string().as_str()]).collect::<Vec<_>>().join(".");
+        let name = self.path() + &name.to_string();
         if self.names.contains(&name) {
             self.mistaken(&name, "a name of its own", "one taken before");
         }
@@ -237,8 +236,7 @@ impl Builder {
 
     /// Named after the operation and the number of such nodes in the scope.
     fn unnamed(&mut self, op: Op, inputs: &[Value]) -> Value {
-        let scope: String = self.scope.iter().flat_map(|part| [part.as_str(), "."]).collect();
-        let stem = format!("{scope}{}", op.label());
+        let stem = self.path() + op.label();
         let number = self.numbers.entry(stem.clone()).or_default();
         let name = loop {
             let name = if *number == 0 { stem.clone() } else { format!("{stem}_{number}") };
@@ -250,10 +248,19 @@ impl Builder {
         self.push(name, op, inputs)
     }
 
+    /// What names in this scope begin with.
+    fn path(&self) -> String {
+        self.scope.iter().flat_map(|part| [part.as_str(), "."]).collect()
+    }
+
     fn push(&mut self, name: String, op: Op, inputs: &[Value]) -> Value {
         let shapes: Vec<&[usize]> = inputs.iter().map(|&xs| self.shape(xs)).collect();
-        let (shape, own) = match op.shape(&shapes) {
-            Ok(shape) => (shape, op.parameters(&shapes)),
+        let (shape, init) = match op.shape(&shapes) {
+            Ok(shape) if self.inits.is_empty() => (shape, Vec::new()),
+            Ok(shape) => {
+                let own = op.parameters(&shapes);
+                (shape, self.inits.iter().filter(|(role, _)| own.iter().any(|(_, of, ..)| of == role)).copied().collect())
+            }
             Err((wanted, found)) => {
                 // Something to go on with; the graph is never handed out.
                 let shape = shapes.first().map_or(vec![1], |shape| shape.to_vec());
@@ -261,7 +268,6 @@ impl Builder {
                 (shape, Vec::new())
             }
         };
-        let init = self.inits.iter().filter(|(role, _)| own.iter().any(|(_, of, ..)| of == role)).copied().collect();
         self.names.insert(name.clone());
         self.nodes.push(Node { name, op, inputs: inputs.iter().map(|xs| xs.0).collect(), shape, init });
         Value(NodeId(self.nodes.len() - 1))

@@ -136,14 +136,19 @@ impl Graph {
     pub fn parameters(&self) -> Vec<Parameter> {
         let mut parameters = Vec::new();
         for (at, node) in self.nodes.iter().enumerate() {
-            let inputs: Vec<&[usize]> = node.inputs.iter().map(|&id| self.node(id).shape.as_slice()).collect();
-            for (suffix, role, shape, fan_in) in node.op.parameters(&inputs) {
+            for (suffix, role, shape, fan_in) in self.parameters_of(node) {
                 let set = node.init.iter().find(|(of, _)| *of == role);
                 let init = set.map_or(Init::of(role), |&(_, init)| init);
                 parameters.push(Parameter { name: format!("{}.{suffix}", node.name), shape, role, fan_in, init, node: NodeId(at) });
             }
         }
         parameters
+    }
+
+    /// Name, role, shape and fan-in of each parameter of one of the nodes.
+    pub(crate) fn parameters_of(&self, node: &Node) -> Vec<(&'static str, Role, Vec<usize>, usize)> {
+        let inputs: Vec<&[usize]> = node.inputs.iter().map(|&id| self.node(id).shape.as_slice()).collect();
+        node.op.parameters(&inputs)
     }
 
     /// For each channel of a node's value, the node and channel where it was made: looks through whatever passes

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, Node, Op, Role};
 
 /// The cost of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,15 +53,15 @@ pub fn of(graph: &Graph) -> Profile {
 
 /// The cost of `graph` by a convention of what a multiply-add is.
 pub fn by(graph: &Graph, convention: Convention) -> Profile {
-    let mut params = vec![0; graph.nodes.len()];
-    let mut weights = vec![0; graph.nodes.len()];
-    for parameter in graph.parameters() {
-        params[parameter.node.0] += if parameter.role.trainable() { parameter.len() } else { 0 };
-        weights[parameter.node.0] += if parameter.role == crate::graph::Role::Weight { parameter.len() } else { 0 };
-    }
-    let row = |(at, node): (usize, &crate::graph::Node)| {
+    let row = |node: &Node| {
+        let (mut params, mut weights) = (0, 0);
+        for (_, role, shape, _) in graph.parameters_of(node) {
+            let count: usize = shape.iter().product();
+            params += if role.trainable() { count } else { 0 };
+            weights += if role == Role::Weight { count } else { 0 };
+        }
         // Each weight in use meets one input per output position.
-        let used = |top: Option<usize>| top.unwrap_or(weights[at]);
+        let used = |top: Option<usize>| top.unwrap_or(weights);
         let values: usize = node.shape.iter().product();
         let products = match &node.op {
             Op::Conv(conv) => used(conv.top) * node.shape[1..].iter().product::<usize>(),
@@ -77,9 +77,9 @@ pub fn by(graph: &Graph, convention: Convention) -> Profile {
             _ => 0,
         };
         let macs = (products + besides) as u64;
-        Row { node: node.name.clone(), op: node.op.label(), output: sizes(&node.shape), params: params[at], macs }
+        Row { node: node.name.clone(), op: node.op.label(), output: sizes(&node.shape), params, macs }
     };
-    let rows: Vec<Row> = graph.nodes.iter().enumerate().map(row).collect();
+    let rows: Vec<Row> = graph.nodes.iter().map(row).collect();
     let (params, macs) = (rows.iter().map(|row| row.params).sum(), rows.iter().map(|row| row.macs).sum());
     Profile { rows, params, macs }
 }

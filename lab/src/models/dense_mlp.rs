@@ -93,7 +93,9 @@ impl Config {
             return Err(Error::mismatch("dense_mlp: wiring", format!("{} layers", self.depth), wiring.len()));
         }
         let mut g = Builder::new("dense_mlp", &[self.inputs]);
-        g.init(Role::Weight, self.init);
+        if self.init != uniform() {
+            g.init(Role::Weight, self.init);
+        }
         let xs = g.input();
         let first = g.linear("layers.0", xs, self.width);
         let mut outputs: Vec<Value> = vec![g.activate(first, self.activation)];
