@@ -1,6 +1,7 @@
 //! One batch from start to end: read, decode, augment, collate.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datasets::{Batch, Image, Values};
 
@@ -22,6 +23,8 @@ pub(crate) struct Task {
     pub(super) plans: Plans,
     /// How many batches further on a thread's next one is.
     pub(super) stride: usize,
+    /// Batches begun so far.
+    pub(super) begun: AtomicUsize,
 }
 
 /// A thread's memory for one picture.
@@ -72,6 +75,10 @@ impl Task {
     ) -> Result<Option<Vec<T>>> {
         let Inner { store, config, split, shape, .. } = &*self.inner;
         let reader = store.reader()?;
+        // The first of each thread is nobody's next.
+        if self.begun.fetch_add(1, Ordering::Relaxed) < self.stride {
+            reader.prefetch(*split, &plan.indices);
+        }
         let next = plan.number + self.stride;
         if next < self.plans.batches() {
             reader.prefetch(*split, &self.plans.plan(next).indices);
@@ -104,7 +111,7 @@ impl Task {
         }
         let Desk { decoder, image, scratch } = desk;
         let mut rng = plan.seed(index).rng();
-        let part = decoder.part(record.encoding, record.bytes, |size| augment.part(size, &mut rng), image)?;
+        let part = decoder.record(record, |size| augment.part(size, &mut rng), image)?;
         decode::convert(image, shape[0], &mut scratch.spare);
         augment.apply_to(part, image, &mut rng, scratch)?;
         Ok(View::from(&*image))
