@@ -49,7 +49,7 @@ impl Normalize {
 pub struct Batch {
     /// The product of `shape` numbers.
     pub values: Values,
-    /// `[n, c, h, w]` for pictures, `[n, d]` for vectors.
+    /// `[n, c, h, w]` for pictures, `[n, v, c, h, w]` for `v` views of each, `[n, d]` for vectors.
     pub shape: Vec<usize>,
     /// `n` class indices.
     pub labels: Vec<u32>,
@@ -57,6 +57,36 @@ pub struct Batch {
     pub indices: Vec<u64>,
     /// What the device does to `u8` pixels; without it they become `p / 255`.
     pub normalize: Option<Arc<Normalize>>,
+    /// With what each sample was mixed, if it was.
+    pub mixed: Option<Mixed>,
+}
+
+/// With what the samples of a batch were mixed (mix-up, Zhang et al. 2018): `share` of sample `k` is its own, of the class that its label
+/// says; the rest is another's, of class `others[k]`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Mixed {
+    /// In `0.5..=1.0`.
+    pub share: f32,
+    /// `n` class indices.
+    pub others: Vec<u32>,
+}
+
+impl Mixed {
+    /// The distributions over `classes` that samples labelled `labels` are to be taken for, `(n, classes)`; each sums to 1, of which
+    /// `smoothing` goes to all classes alike.
+    ///
+    /// # Panics
+    /// When a label is not below `classes`.
+    pub fn targets(&self, labels: &[u32], classes: usize, smoothing: f64) -> Vec<f32> {
+        let own = f64::from(self.share);
+        let mut targets = vec![(smoothing / classes as f64) as f32; labels.len() * classes];
+        for (row, (&label, &other)) in targets.chunks_exact_mut(classes).zip(labels.iter().zip(&self.others)) {
+            for (label, share) in [(label, own), (other, 1.0 - own)] {
+                row[label as usize] += ((1.0 - smoothing) * share) as f32;
+            }
+        }
+        targets
+    }
 }
 
 impl Batch {
@@ -68,6 +98,17 @@ impl Batch {
     /// Whether there is no sample.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    /// Number of views of each sample; 1 where there are no views.
+    pub fn views(&self) -> usize {
+        if self.shape.len() == 5 { self.shape[1] } else { 1 }
+    }
+
+    /// The shape of a picture `[c, h, w]`, or of a vector `[d]`.
+    pub fn picture(&self) -> &[usize] {
+        let before = if self.shape.len() == 5 { 2 } else { 1 };
+        self.shape.get(before..).unwrap_or_default()
     }
 }
 
@@ -87,7 +128,7 @@ pub trait Batches: Send + Sync {
     /// Number of batches in an epoch.
     fn batches(&self) -> usize;
 
-    /// The shape of one sample: `[c, h, w]` or `[d]`.
+    /// The shape of one sample: `[c, h, w]`, `[v, c, h, w]` or `[d]`.
     fn sample_shape(&self) -> Vec<usize>;
 
     /// Number of classes.
@@ -134,10 +175,10 @@ impl Table {
             match &batch.values {
                 Values::F32(values) => rows.extend_from_slice(values),
                 Values::U8(pixels) => {
-                    let channels = batch.shape.get(1).copied().unwrap_or(1);
+                    let channels = batch.picture().first().copied().unwrap_or(1);
                     let unit = Normalize::unit(channels);
                     let normalize = batch.normalize.as_deref().unwrap_or(&unit);
-                    for (at, plane) in pixels.chunks_exact(width / channels).enumerate() {
+                    for (at, plane) in pixels.chunks_exact(width / channels / batch.views()).enumerate() {
                         rows.extend(plane.iter().copied().map(normalize.channel(at % channels)));
                     }
                 }
@@ -191,6 +232,7 @@ impl Batches for Table {
                 labels: indices.iter().map(|&i| table.labels[i as usize]).collect(),
                 indices,
                 normalize: None,
+                mixed: None,
             })
         }))
     }

@@ -43,7 +43,7 @@ pub mod synthetic;
 mod tiny_imagenet;
 mod unpack;
 
-pub use batch::{Batch, BatchError, BatchIter, Batches, Normalize, Table, Values};
+pub use batch::{Batch, BatchError, BatchIter, Batches, Mixed, Normalize, Table, Values};
 pub use cifar::Cifar;
 pub use error::{Error, Result, explain};
 pub use folder::Folder;

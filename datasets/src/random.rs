@@ -83,6 +83,17 @@ impl Rng {
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
+    /// From the Beta distribution with both parameters `alpha`, in `0.0..=1.0` (Jöhnk 1964).
+    pub fn beta(&mut self, alpha: f64) -> f64 {
+        loop {
+            let (x, y) = (self.uniform().powf(1.0 / alpha), self.uniform().powf(1.0 / alpha));
+            // Of a very small `alpha`, both may be too small to be told from 0.
+            if x + y <= 1.0 && x + y > 0.0 {
+                return x / (x + y);
+            }
+        }
+    }
+
     /// Puts `items` in random order (Fisher & Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

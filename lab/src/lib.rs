@@ -19,6 +19,7 @@
 //! Accuracy is a fraction, loss in nats, one MAC a multiply-add. The crate reads no pictures and knows no store: what it
 //! trains on comes as [`datasets::Batches`].
 
+pub mod design;
 pub mod device;
 pub mod draw;
 pub mod exec;
@@ -31,6 +32,7 @@ pub mod onnx;
 pub mod params;
 pub mod rewrite;
 pub mod show;
+pub mod spectrum;
 pub mod stats;
 pub mod sweep;
 pub mod table;

@@ -38,7 +38,8 @@ impl Model {
     }
 
     /// The same network with other weights of its own shape.
-    pub(crate) fn with(&self, params: Params) -> Self {
+    #[must_use]
+    pub fn with(&self, params: Params) -> Self {
         Self { params, ..self.clone() }
     }
 

@@ -51,6 +51,36 @@ pub fn std_dev(values: &[f64]) -> f64 {
     (squares / (values.len() - 1) as f64).sqrt()
 }
 
+/// The mean, with a confidence of 95 % by Student's t distribution: the numbers are taken as drawn from one normal distribution. NaN of fewer than two.
+pub fn mean_interval(values: &[f64]) -> Interval {
+    let (centre, n) = (mean(values), values.len());
+    let half = if n < 2 { f64::NAN } else { student(n - 1) * std_dev(values) / (n as f64).sqrt() };
+    Interval { low: centre - half, high: centre + half }
+}
+
+/// The number that |t| stays below with a probability of 95 %, at `degrees` of freedom, at least 1.
+fn student(degrees: usize) -> f64 {
+    let (mut low, mut high) = (0.0, 13.0); // 12.706 at one degree
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if within(middle, degrees) < 0.95 { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// The probability that |t| stays below `t` (Abramowitz & Stegun 26.7.3 and 26.7.4).
+fn within(t: f64, degrees: usize) -> f64 {
+    let angle = (t / (degrees as f64).sqrt()).atan();
+    let odd = degrees % 2 == 1;
+    let (mut term, mut sum) = if odd { (angle.cos(), 0.0) } else { (1.0, 0.0) };
+    for k in (if odd { 1 } else { 0 }..degrees.saturating_sub(1)).step_by(2) {
+        sum += term;
+        term *= angle.cos().powi(2) * (k + 1) as f64 / (k + 2) as f64;
+    }
+    let sum = angle.sin() * sum;
+    if odd { (angle + sum) * std::f64::consts::FRAC_2_PI } else { sum }
+}
+
 /// The line through the points `(xs[i], ys[i])` with the least squared error in y.
 ///
 /// # Errors

@@ -18,11 +18,11 @@ pub use pipeline::augment::{self, Transform};
 pub use pipeline::convert::ensure;
 pub use pipeline::decode::pictures;
 pub use pipeline::inspect::{grid, inspect};
-pub use pipeline::{Loader, Store, loader};
+pub use pipeline::{Loader, Store, loader, order};
 
 pub use lab::figure::picture_grid;
-pub use lab::metrics::{accuracy, nn_mass, profile};
-pub use lab::models::{Spec, dense_mlp};
+pub use lab::metrics::{accuracy, gaussian, ldi, nn_mass, profile};
+pub use lab::models::{Spec, dense_cnn, dense_mlp};
 pub use lab::sweep::Run;
 pub use lab::{Activation, Builder, Conv, Figure, Graph, Model, Params, Pool, Recipe, Schedule, Table};
-pub use lab::{device, draw, evaluate, exec, fit, metrics, models, show, stats, sweep, train};
+pub use lab::{design, device, draw, evaluate, exec, fit, metrics, models, show, stats, sweep, train};

@@ -70,6 +70,7 @@ fn loading(criterion: &mut Criterion) {
     let few = |height, width, channels| (0..32).map(move |seed| picture(seed, height, width, channels));
     let constants = |config| Config { normalize: Constants::None, ..config };
     let train = |batch, transforms| constants(Config::train(batch, transforms, Seed(0)));
+    let tiny = store(folder.path(), "jpeg64", 4_000, few(64, 64, 3).map(|p| jpeg(&p)).collect());
     let kinds = [
         ("raw 28×28", store(folder.path(), "raw28", 60_000, few(28, 28, 1).map(Picture::Raw).collect()), train(128, Vec::new())),
         (
@@ -78,10 +79,17 @@ fn loading(criterion: &mut Criterion) {
             train(128, augment::cifar_train()),
         ),
         (
-            "jpeg 64×64, tiny",
-            store(folder.path(), "jpeg64", 4_000, few(64, 64, 3).map(|p| jpeg(&p)).collect()),
+            "raw 64×64, tiny",
+            store(folder.path(), "raw64", 4_000, few(64, 64, 3).map(Picture::Raw).collect()),
             train(256, augment::tiny_train()),
         ),
+        (
+            "raw 256×341, imagenet",
+            store(folder.path(), "raw256", 192, few(256, 341, 3).map(Picture::Raw).collect()),
+            train(64, augment::imagenet_train(224)),
+        ),
+        ("jpeg 64×64, tiny", tiny.clone(), train(256, augment::tiny_train())),
+        ("jpeg 64×64, tiny, kept decoded", tiny, Config { cache: 1 << 30, ..train(256, augment::tiny_train()) }),
         (
             "jpeg 375×500, imagenet",
             store(folder.path(), "jpeg500", 192, few(375, 500, 3).map(|p| jpeg(&p)).collect()),

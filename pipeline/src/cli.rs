@@ -85,6 +85,9 @@ pub(crate) struct Convert {
 pub(crate) struct Inspect {
     /// The store
     store: PathBuf,
+    /// Measure mean and deviation of each split on all of its pictures, which takes as long as to verify
+    #[arg(long)]
+    measure: bool,
     /// Draw pictures of the first split, at equal distances, into this PNG file
     #[arg(long, value_name = "PNG")]
     grid: Option<PathBuf>,
@@ -171,6 +174,12 @@ impl Inspect {
             std::fs::write(file, show::png(&sheet)).with_context(|| format!("cannot write {}", file.display()))?;
         }
         print(&inspect::inspect(&store).to_string())?;
+        for (number, split) in store.meta().splits.iter().enumerate().filter(|_| self.measure) {
+            if let Some(normalize) = inspect::measure(&store, number)? {
+                let [mean, std] = [&normalize.mean, &normalize.std].map(|numbers| show::numbers(numbers));
+                print(&format!("\n{}, measured: mean {mean}, std {std}\n", split.name))?;
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -302,6 +302,11 @@ impl Channels {
     }
 }
 
+/// The grey of a colour (ITU-R BT.601), with weights in 1/65536 that sum to 1, so that grey given as colour keeps its value.
+pub(crate) fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    ((19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 32_768) >> 16) as u8
+}
+
 /// Makes `image` one of `channels` channels; `spare` lends memory.
 pub(crate) fn convert(image: &mut Image, channels: usize, spare: &mut Vec<u8>) {
     match (image.channels, channels) {
@@ -311,9 +316,7 @@ pub(crate) fn convert(image: &mut Image, channels: usize, spare: &mut Vec<u8>) {
         }
         (3, 1) => {
             spare.clear();
-            // Weights in 1/65536 that sum to 1, so that grey given as colour keeps its value.
-            let luma = |p: &[u8]| ((19_595 * u32::from(p[0]) + 38_470 * u32::from(p[1]) + 7_471 * u32::from(p[2]) + 32_768) >> 16) as u8;
-            spare.extend(image.pixels.chunks_exact(3).map(luma));
+            spare.extend(image.pixels.as_chunks().0.iter().copied().map(luma));
         }
         _ => return,
     }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use datasets::Image;
+use datasets::{Image, Normalize};
 use fast_image_resize::images::{Image as Resized, ImageRef};
 use fast_image_resize::{PixelType, Resizer};
+use rayon::prelude::*;
 
 use crate::convert::check::chain;
 use crate::convert::header::header;
+use crate::convert::moments::Moments;
 use crate::store::{Form, Pictures, Record};
 use crate::{Encoding, Error, Result, Store, decode, jpeg};
 
@@ -95,6 +97,31 @@ fn readers(store: &Store, split: usize) -> Readers {
 /// Pictures of a split whose headers are read.
 const LOOKED_AT: usize = 1024;
 
+/// Mean and standard deviation of each channel over all pixels of a split, on the scale 0 to 1; `None` where there is no picture. Decodes
+/// everything, on all of rayon's threads, where [`Meta::normalize`](crate::Meta::normalize) may be of a part of the training pictures.
+///
+/// # Errors
+/// When a record cannot be read or decoded.
+///
+/// # Panics
+/// When there is no split of this number.
+pub fn measure(store: &Store, split: usize) -> Result<Option<Normalize>> {
+    let moments = |index| {
+        let image = decode::decode(&store.reader()?.record(split, index)?);
+        image.map(|image| Moments::of(&image)).map_err(|error| unusable(store, (split, index), &error))
+    };
+    let sum = |mut one: Moments, other| {
+        one.add(&other);
+        Ok(one)
+    };
+    let all = (0..store.len(split)).into_par_iter().with_min_len(16).map(moments);
+    Ok(all.try_reduce(Moments::default, sum)?.normalize())
+}
+
+fn unusable(store: &Store, (split, index): (usize, usize), error: &decode::DecodeError) -> Error {
+    Error::Picture { name: format!("split {:?}, record {index}", store.meta().splits[split].name), reason: chain(error) }
+}
+
 impl Inspection {
     /// Bytes of all pictures, as encoded.
     pub fn picture_bytes(&self) -> u64 {
@@ -122,8 +149,7 @@ pub fn grid(store: &Store, split: usize, rows: usize, columns: usize) -> Result<
     let shown = len.min(cells);
     let pictures = (0..shown).map(|cell| {
         let index = cell * len / shown;
-        let bad = |reason| Error::Picture { name: format!("split {:?}, record {index}", store.meta().splits[split].name), reason };
-        decode::decode(&reader.record(split, index)?).map_err(|error| bad(chain(&error)))
+        decode::decode(&reader.record(split, index)?).map_err(|error| unusable(store, (split, index), &error))
     });
     let pictures = pictures.collect::<Result<Vec<_>>>()?;
     let longest = pictures.iter().map(|image| image.height.max(image.width)).max().unwrap_or(1);

@@ -71,7 +71,12 @@ Examples:
       openssl rand -hex 32 > token
       pipeline serve tiny.lmdb imagenet.lmdb --listen 0.0.0.0:4100 \\
           --token-file token --tls-certificate server.pem --tls-key server.key --metrics 127.0.0.1:9100
-  As a service: examples/pipeline.service";
+  As a service: examples/pipeline.service
+
+What clients ask for is JSON; all but the data set may be left out, and each field's documentation is that of pipeline::loader::Config:
+  {\"dataset\": \"tiny\", \"epoch\": 3, \"start\": 17, \"loader\": {\"split\": \"train\", \"batch\": 128, \"seed\": 0, \"order\": \"balanced\",
+   \"transforms\": [{\"rotate\": {\"degrees\": [-10, 10]}}, {\"pad_crop\": {\"size\": 64, \"pad\": 8}}, {\"flip\": {\"p\": 0.5}}],
+   \"mix_up\": 0.2, \"normalize\": \"imagenet\", \"output\": \"f32\"}}";
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -60,7 +60,6 @@ impl Inspection {
             ("content", self.content.clone()),
         ];
         if let Some(normalize) = &self.normalize {
-            let numbers = |values: &[f32]| values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ");
             let pictures =
                 self.splits.iter().find(|(name, ..)| name == "train").or(self.splits.first()).map_or(0, |(_, len, _)| *len as u64);
             let of = if self.measured < pictures { format!(" (of {} pictures)", self.measured) } else { String::new() };
@@ -101,6 +100,11 @@ impl Store {
         let html = self.html().unwrap_or_else(|error| format!("{}<p>{}</p>", inspect(self).html(), escape(&error.to_string())));
         display(&html);
     }
+}
+
+/// Means or deviations as papers print them.
+pub fn numbers(values: &[f32]) -> String {
+    values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ")
 }
 
 /// The picture as a PNG file.

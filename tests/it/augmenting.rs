@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use crate::decoding::gradient;
 
+mod pixels;
+
 /// The picture that the golden numbers were taken from.
 fn formula(width: usize, height: usize) -> Image {
     let pixel = |x: usize, y: usize, c: usize| ((3 * x + 5 * y + 40 * c + (x * y) % 17) % 256) as u8;
@@ -17,7 +19,7 @@ fn formula(width: usize, height: usize) -> Image {
 }
 
 /// `image` after `transforms`, drawn from the seed 5.
-fn apply(transforms: &[Transform], image: &Image) -> Image {
+pub(crate) fn apply(transforms: &[Transform], image: &Image) -> Image {
     apply_with(transforms, None, image, &mut Seed(5).rng()).unwrap()
 }
 

@@ -96,7 +96,7 @@ fn a_norm_joined_to_what_follows() {
         g.add(&[ys, ys])
     }));
     check(around("a norm without scale and shift", |g, xs| {
-        let ys = g.node("bn", Op::BatchNorm { eps: 1e-5, momentum: 0.1, affine: false }, &[xs]);
+        let ys = g.node("bn", Op::BatchNorm { eps: 1e-5, momentum: 0.1, affine: false, frozen: false }, &[xs]);
         g.activate(ys, Activation::Relu)
     }));
 }

@@ -2,7 +2,7 @@
 
 use datasets::Seed;
 use expect_test::{Expect, expect};
-use lab::graph::{Builder, Graph, Linear, Op, Unit};
+use lab::graph::{Builder, Graph, Init, Linear, Op, Unit};
 use lab::kernels::Interpolation;
 use lab::metrics::{nn_mass, profile};
 use lab::models::{Spec, dense_mlp};
@@ -43,6 +43,7 @@ fn perceptrons_have_the_published_topology() {
             depth: number("depth"),
             max_links: number("tc"),
             activation: Activation::Elu,
+            init: Init::Uniform,
         };
         let graph = config.graph(Seed(7)).unwrap();
         let mass = row["nn_mass"].as_f64().unwrap();
@@ -170,7 +171,8 @@ fn a_config_that_does_not_add_up_names_the_field() {
     expect!["nn_mass: depth: wanted at least 3 layers in a cell, found 2"].assert_eq(&cell.mass().unwrap_err().to_string());
     let unknown = r#"{"family":"dense_mlp","inputs":784,"classes":10,"width":8,"depth":8,"max_links":10,"tc":3}"#;
     let error = serde_json::from_str::<Spec>(unknown).unwrap_err().to_string();
-    expect!["unknown field `tc`, expected one of `inputs`, `classes`, `width`, `depth`, `max_links`, `activation`"].assert_eq(&error);
+    expect!["unknown field `tc`, expected one of `inputs`, `classes`, `width`, `depth`, `max_links`, `activation`, `init`"]
+        .assert_eq(&error);
     let broken = serde_json::to_string(&tiny_cnn()).unwrap().replace(r#""shape":[5]"#, r#""shape":[6]"#);
     let error = serde_json::from_str::<Graph>(&broken).unwrap_err().to_string();
     expect!["tiny_cnn: fc: wanted shape [5], found [6]"].assert_eq(&error);

@@ -12,18 +12,21 @@ use pipeline::{convert, store};
 use crate::converting::{bad_files, dump};
 use crate::golden;
 
-/// The program itself. Cargo builds binaries only for tests of the same package, so this asks it to; after `cargo build` it is there.
+/// The program itself.
 pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let arguments = ["build", "--quiet", "--bin", "pipeline", "--message-format", "json"];
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let output = Command::new(env!("CARGO")).args(arguments).current_dir(root).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "pipeline does not build");
-        let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
-        let executables = messages.filter_map(|message| message.unwrap()["executable"].as_str().map(PathBuf::from));
-        executables.last().expect("cargo says what it built")
-    })
+    PROGRAM.get_or_init(|| built("pipeline"))
+}
+
+/// A program of ours. Cargo builds binaries only for tests of the same package, so this asks it to; after `cargo build` it is there.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let arguments = ["build", "--quiet", "--bin", name, "--message-format", "json"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{name} does not build");
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+    let executables = messages.filter_map(|message| message.unwrap()["executable"].as_str().map(PathBuf::from));
+    executables.last().expect("cargo says what it built")
 }
 
 /// A folder of idx files: what MNIST is, of pictures of any size.
@@ -166,6 +169,8 @@ fn help() {
           <STORE>  The store
 
         Options:
+              --measure       Measure mean and deviation of each split on all of its pictures, which takes
+                              as long as to verify
               --grid <PNG>    Draw pictures of the first split, at equal distances, into this PNG file
               --split <NAME>  The split to draw
           -h, --help          Print help
@@ -247,6 +252,9 @@ fn convert_inspect_and_verify() {
     );
     let inspected = pipeline(folder.path(), &["inspect", "mnist.lmdb", "--grid", "grid.png", "--split", "test"]);
     assert!(inspected.status.success());
+    let measured = pipeline(folder.path(), &["inspect", "mnist.lmdb", "--measure"]);
+    let text = String::from_utf8(measured.stdout).unwrap();
+    assert!(text.contains("\ntrain, measured: mean 0.") && text.contains("\ntest, measured: mean 0."), "{text}");
     let grid = image::open(folder.path().join("grid.png")).unwrap();
     // 100 pictures of 28 pixels in rows of 16, enlarged three times, and gaps of 2.
     assert_eq!((grid.height(), grid.width()), (7 * 86 + 2, 16 * 86 + 2));

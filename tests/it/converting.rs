@@ -9,7 +9,7 @@ use expect_test::{Expect, expect};
 use lmdb::Transaction;
 use pipeline::convert::{self, Check, Options, Report};
 use pipeline::store::Form;
-use pipeline::{Error, Store};
+use pipeline::{Error, Store, inspect};
 
 /// Samples in memory; a stand-in for any reader. It can break, as a disk does.
 pub(crate) struct Memory {
@@ -386,6 +386,10 @@ fn mean_and_deviation_are_those_of_the_training_pixels() {
         assert!((f64::from(normalize.mean[channel]) - mean).abs() < 1e-6, "{normalize:?} {mean}");
         assert!((f64::from(normalize.std[channel]) - variance.sqrt()).abs() < 1e-6, "{normalize:?} {variance}");
     }
+    // Who wants them of a split, or of all of a store whose files were not all decoded, has them measured.
+    let store = Store::open(folder.path().join("a.lmdb")).unwrap();
+    assert_eq!(inspect::measure(&store, store.split("train").unwrap()).unwrap().as_ref(), Some(&normalize));
+    assert_ne!(inspect::measure(&store, store.split("val").unwrap()).unwrap().as_ref(), Some(&normalize));
 }
 
 #[test]

@@ -11,8 +11,9 @@ use candle::{DType, Device, Tensor};
 use datasets::Seed;
 use lab::exec::{self, Mode};
 use lab::graph::{Graph, Init, Parameter, Role};
-use lab::metrics::profile;
-use lab::models::{Spec, alexnet, dense_mlp, mobilenet_v2, resnet, vgg};
+use lab::metrics::nn_mass::{self, Block, Shortcuts};
+use lab::metrics::profile::{self, Convention};
+use lab::models::{Spec, alexnet, dense_cnn, dense_mlp, mobilenet_v2, resnet, vgg};
 use lab::{Activation, Params, kernels};
 use serde_json::Value;
 
@@ -55,9 +56,9 @@ fn nets_of_the_weight_change_study_have_its_parameters() {
     }
 }
 
-/// Golden: parameters and MACs of 17 ImageNet nets.
+/// Golden: parameters, MACs in both conventions, and the mass of each block, of 17 ImageNet nets.
 #[test]
-fn imagenet_nets_have_the_published_cost() {
+fn imagenet_nets_have_the_published_cost_and_mass() {
     let golden = golden::json("nnmass/imagenet_models.json");
     for row in golden["rows"].as_array().unwrap() {
         let width = || row["width_mult"].as_f64().unwrap();
@@ -75,9 +76,36 @@ fn imagenet_nets_have_the_published_cost() {
             "wide_resnet101_2" => resnet::Config::wide101(1000).graph(),
             other => panic!("a net called {other}"),
         };
-        let profile = profile::of(&graph.unwrap());
+        let graph = graph.unwrap();
+        let profile = profile::of(&graph);
         let wanted = (row["params"].as_u64().unwrap() as usize, row["macs_conv_linear_224"].as_u64().unwrap());
         assert_eq!((profile.params, profile.macs), wanted, "{}", row["model"]);
+        if let Some(macs) = row["macs_thop_0_0_31_224"].as_u64() {
+            assert_eq!(profile::by(&graph, Convention::Thop31).macs, macs, "{}", row["model"]);
+        }
+        let mass = |shortcuts| nn_mass::of_residual(&graph, shortcuts).unwrap();
+        let close = |found: f64, wanted: f64| (found - wanted).abs() <= 1e-12 * wanted;
+        assert!(close(mass(Shortcuts::Compat), row["nn_mass"].as_f64().unwrap()), "{}", row["model"]);
+        // Of ResNets the original counts a stage's first block, which has no skip link, as if it had; of inverted residuals it does not.
+        let blocks = nn_mass::blocks(&graph, Shortcuts::Compat).unwrap();
+        let stages = row["per_stage_block_mass"].as_array().map(|stages| stages.iter().flat_map(|stage| stage.as_array().unwrap()));
+        let projected = blocks.iter().filter(|block| block.projected).map(Block::mass).sum::<f64>();
+        match stages {
+            Some(stages) => {
+                let wanted: Vec<f64> = stages.map(|mass| mass.as_f64().unwrap()).collect();
+                assert_eq!(wanted.len(), blocks.len());
+                assert!(blocks.iter().zip(wanted).all(|(block, wanted)| close(block.mass(), wanted)), "{}", row["model"]);
+                assert!(projected > 0.0);
+            }
+            None => {
+                for (at, wanted) in row["per_block_mass"].as_array().unwrap().iter().enumerate() {
+                    let found = blocks.iter().find(|block| block.name.starts_with(&format!("features.{at}.")));
+                    assert_eq!(found.map_or(0.0, Block::mass), wanted.as_f64().unwrap(), "{} {at}", row["model"]);
+                }
+                assert_eq!(projected, 0.0);
+            }
+        }
+        assert!(close(mass(Shortcuts::ResidualOnly), mass(Shortcuts::Compat) - projected), "{}", row["model"]);
     }
     assert_eq!(golden["rows"].as_array().unwrap().len(), 17);
 }
@@ -314,10 +342,13 @@ fn large_nets_of_the_layerwise_study_give_its_logits() {
 /// One small network of each family; a new family does not compile here until it has one.
 fn examples() -> Vec<Spec> {
     let example = |spec: &Spec| match spec {
-        Spec::DenseMlp(_) | Spec::Alexnet(_) | Spec::MobilenetV2(_) | Spec::Resnet(_) | Spec::Vgg(_) => spec.clone(),
+        Spec::DenseCnn(_) | Spec::DenseMlp(_) | Spec::Alexnet(_) | Spec::MobilenetV2(_) | Spec::Resnet(_) | Spec::Vgg(_) => spec.clone(),
     };
     let tiny = resnet::Config { input: [3, 33, 33], blocks: [1, 1, 1, 1], ..resnet::Config::x50(7) };
+    let dense_cnn = |layer| dense_cnn::Config { input: [2, 9, 12], ..dense_cnn::Config::cifar(layer, 6, 4, &[4, 20], 3) };
     [
+        Spec::DenseCnn(dense_cnn(dense_cnn::Layer::Regular)),
+        Spec::DenseCnn(dense_cnn(dense_cnn::Layer::Depthwise)),
         Spec::DenseMlp(dense_mlp::Config { activation: Activation::Relu, ..dense_mlp::Config::points(8, 6, 10) }),
         Spec::Alexnet(alexnet::Config::cifar(10)),
         Spec::MobilenetV2(mobilenet_v2::Config::imagenet(0.35, 10).cifar()),

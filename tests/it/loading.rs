@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 use crate::decoding::{gradient, jpeg};
 
+mod caching;
+mod mixing;
+
 /// Pictures in memory, as a data set: one split, `train`.
 struct Pictures {
     info: Info,
@@ -211,12 +214,12 @@ fn what_is_decoded_for_a_crop_is_as_cut_from_the_whole() {
     let whole = decode::pictures(&samples(&pictures)).unwrap();
     let store = store(pictures);
     let config = Config { normalize: Constants::None, ..Config::train(7, augment::imagenet_train(24), Seed(4)) };
-    let rules = Rules { batch: 7, order: config.order, last: config.last, shard: config.shard, seed: config.seed };
+    let rules = Rules { batch: 7, order: Order::Shuffled, last: Last::Keep, shard: Shard::default(), seed: config.seed, labels: [].into() };
     let (augment, plans) = (Augment::new(config.transforms.clone(), None).unwrap(), plan(whole.len(), &rules, 2).unwrap());
     for (number, batch) in epoch(&store.loader(config), 2, 0).iter().enumerate() {
-        for (&index, found) in batch.indices.iter().zip(pixels(batch).chunks(3 * 24 * 24)) {
+        for (k, (&index, found)) in batch.indices.iter().zip(pixels(batch).chunks(3 * 24 * 24)).enumerate() {
             let mut image = whole[index as usize].clone();
-            augment.apply(&mut image, &mut plans.plan(number).seed(index).rng(), &mut Scratch::default()).unwrap();
+            augment.apply(&mut image, &mut plans.plan(number).seed(k).rng(), &mut Scratch::default()).unwrap();
             assert!(found == image.to_planes(), "picture {index}");
         }
     }
@@ -339,7 +342,7 @@ fn a_config_is_data() {
     assert_eq!(config, want);
     assert_eq!(serde_json::from_value::<Config>(serde_json::to_value(&config).unwrap()).unwrap(), config);
     let error = serde_json::from_str::<Config>(r#"{"bach": 64}"#).unwrap_err();
-    expect!["unknown field `bach`, expected one of `split`, `batch`, `order`, `last`, `shard`, `seed`, `channels`, `transforms`, `normalize`, `output`, `threads` at line 1 column 7"].assert_eq(&error.to_string());
+    expect!["unknown field `bach`, expected one of `split`, `batch`, `order`, `last`, `shard`, `seed`, `channels`, `transforms`, `mix_up`, `normalize`, `output`, `threads`, `cache` at line 1 column 7"].assert_eq(&error.to_string());
 }
 
 #[test]

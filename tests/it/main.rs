@@ -31,11 +31,13 @@ mod accumulating; // a batch in parts gives the gradient of the whole; a publish
 mod bookkeeping; // gradients by our own books are those of candle's
 mod building; // architectures as values: shapes, names, parameters, topology
 mod computing; // kernels against plain loops, on any number of threads
+mod conditioning; // singular values of layers before training: the published program's, and the theory's
 mod convolving; // convolutions of any sizes, by each of their ways
 mod differentiating; // every gradient against central differences
 mod exporting; // ONNX files: accepted by the checker, and the same logits in onnxruntime
 mod families; // networks of papers: counts, names, logits and gradients of the reference programs
 mod fitting; // what the allocator saw of a run, against what was planned
+mod linking; // networks of random links: the published program's, and those of a given mass
 mod matching_pytorch; // kernels against PyTorch's numbers
 mod mixing; // mixed precision: which operation computes in which type
 mod on_cuda; // a card computes what the CPU does; says that it skipped where there is none
@@ -45,11 +47,13 @@ mod resuming; // a run that was killed goes on as if it had not been
 mod rewriting; // batch norm folded, dead channels removed: the same value
 mod running; // logits against the original's, modes, traces, checkpoints
 mod scheduling; // learning rates: formulas, and the published programs'
-mod training; // it learns, repeats, follows its recipe, and says when it cannot go on; sweeps that resume
+mod training; // it learns, repeats, follows its recipe, and says when it cannot go on
 mod training_on_stores; // the whole chain on real pictures: files, store, loader, network, accuracy
 mod weighing; // weights from the files of PyTorch and safetensors
 
 mod drawing; // a figure holds the numbers of its table
 mod notebooks; // cells share one candle; parameters; a failing cell
 mod sketching; // pictures of networks: nothing lies on anything else
+mod sweeping; // what finished stays, what failed says why, plans are what they say
+mod sweeping_by_command; // the program `lab`: plans, results, tables
 mod tabulating; // rows become tables, tables become other tables and files

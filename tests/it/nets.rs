@@ -116,7 +116,7 @@ pub(crate) fn every_op() -> Graph {
 pub(crate) fn further_ops() -> Graph {
     let mut g = Builder::new("further_ops", &[4, 9, 7]);
     let xs = g.conv("top", g.input(), Conv::k3(6).top(100));
-    let plain = Op::BatchNorm { eps: 1e-3, momentum: 0.1, affine: false };
+    let plain = Op::BatchNorm { eps: 1e-3, momentum: 0.1, affine: false, frozen: false };
     let xs = g.node("plain_bn", plain, &[xs]);
     let ys = g.node("instance", Op::InstanceNorm { eps: 1e-5, affine: true }, &[xs]);
     let ys = g.dropout(ys, 0.3, Unit::Channel);

@@ -188,7 +188,7 @@ fn dropout_in_a_graph_is_named_by_step_and_node() {
 #[test]
 fn a_plain_batch_norm_keeps_its_running_statistics() {
     let mut g = Builder::new("plain", &[3, 2, 2]);
-    let ys = g.node("bn", Op::BatchNorm { eps: 1e-3, momentum: 0.1, affine: false }, &[g.input()]);
+    let ys = g.node("bn", Op::BatchNorm { eps: 1e-3, momentum: 0.1, affine: false, frozen: false }, &[g.input()]);
     let graph = g.finish(ys).unwrap();
     let params = Params::init(&graph, Seed(0), CPU).unwrap().to_dtype(DType::F64).unwrap();
     assert_eq!(params.iter().map(|(parameter, _)| parameter.name.as_str()).collect::<Vec<_>>(), ["bn.running_mean", "bn.running_var"]);

@@ -4,7 +4,7 @@ use candle::{DType, Device, Tensor};
 use datasets::Seed;
 use expect_test::expect;
 use lab::exec::{self, Mode, Pass};
-use lab::graph::{Builder, NodeId};
+use lab::graph::{Builder, Init, NodeId};
 use lab::models::dense_mlp;
 use lab::{Activation, Conv, Model};
 use serde_json::Value;
@@ -41,6 +41,7 @@ fn perceptrons_give_the_published_logits() {
                 depth: number("depth"),
                 max_links: number("tc"),
                 activation,
+                init: Init::Uniform,
             };
             let model = Model::new(config.graph_with(&wiring).unwrap(), Seed(0), &Device::Cpu).unwrap();
             for layer in 0..config.depth {

@@ -26,6 +26,8 @@ fn schedules_follow_their_formulas() {
     expect!["0.1000 0.1000 0.1000 0.1000 0.1000 0.1000"].assert_eq(&text(Schedule::Constant, 0.0));
     expect!["0.1000 0.0933 0.0750 0.0500 0.0250 0.0067"].assert_eq(&text(Schedule::Cosine { floor: 0.0 }, 0.0));
     expect!["0.1000 0.0940 0.0775 0.0550 0.0325 0.0160"].assert_eq(&text(Schedule::Cosine { floor: 0.01 }, 0.0));
+    expect!["0.1000 0.0833 0.0667 0.0500 0.0333 0.0167"].assert_eq(&text(Schedule::Linear { floor: 0.0 }, 0.0));
+    expect!["0.0050 0.0550 0.1000 0.0775 0.0550 0.0325"].assert_eq(&text(Schedule::Linear { floor: 0.01 }, 2.0));
     let step = Schedule::Step { milestones: vec![2, 4], factor: 0.1 };
     expect!["0.1000 0.1000 0.0100 0.0100 0.0010 0.0010"].assert_eq(&text(step.clone(), 0.0));
     let restarts = Schedule::WarmRestarts { first: 2, growth: 2, floor: 0.0, late: None };

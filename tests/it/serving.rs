@@ -24,6 +24,7 @@ use pipeline::{Loader, Store, convert};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+mod kinds;
 mod program;
 
 /// 96 training pictures of 3×12×12 and 24 to test, of eight classes.
@@ -84,8 +85,7 @@ impl Running {
         };
         change(&mut options);
         let stores = BTreeMap::from([("shapes".to_owned(), store.clone())]);
-        let (say, bound) = std::sync::mpsc::channel();
-        let (end, ended) = oneshot::channel::<()>();
+        let ((say, bound), (end, ended)) = (std::sync::mpsc::channel(), oneshot::channel::<()>());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
@@ -158,7 +158,7 @@ fn epoch(source: &dyn Batches, epoch: u64, first: usize) -> Vec<Batch> {
     source.epoch(epoch, first).map(Result::unwrap).collect()
 }
 
-/// Every kind of batch, from any batch on, by TCP and by a socket in the file system.
+/// From any batch on, by TCP and by a socket in the file system.
 #[test]
 fn the_batches_of_a_loader() {
     let socket = tempfile::tempdir().unwrap();

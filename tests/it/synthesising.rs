@@ -234,3 +234,30 @@ fn outline(mask: &Image) -> Vec<f64> {
     }
     rings
 }
+
+/// Golden: the published perceptrons' test accuracy after a few epochs, means over a few networks. Each of theirs differs from the next by links
+/// and weights, so rough parity is all that there is; what they cannot do yet, ours cannot either.
+#[test]
+fn perceptrons_learn_the_points_as_published() {
+    use lab::models::dense_mlp;
+    use lab::{Model, Recipe, evaluate, fit};
+
+    let mean = |numbers: &[f64]| numbers.iter().sum::<f64>() / numbers.len() as f64;
+    let golden = golden();
+    let rows: Vec<&serde_json::Value> = golden["smoke_training"].as_array().unwrap().iter().collect();
+    for (row, room) in [(rows[0], 0.03), (rows[2], 0.04), (rows[3], 0.08)] {
+        let number = |field: &str| row[field].as_u64().unwrap() as usize;
+        let kind = if row["dataset"] == "linear" { Kind::Linear } else { Kind::Circular };
+        let accuracy = |seed: u64| {
+            let points = Segments::new(Config { kind, segments: number("num_seg"), labels: Labels::Value }, Seed(seed)).unwrap();
+            let graph = dense_mlp::Config::points(number("width"), number("depth"), number("tc")).graph(Seed(seed)).unwrap();
+            let model = Model::new(graph, Seed(seed), &candle::Device::Cpu).unwrap();
+            fit(&model, &points.train().batches(number("batch"), Some(Seed(seed))), None, &Recipe::adam(1e-3, number("epochs")), |_| {})
+                .unwrap();
+            evaluate(&model, &points.test().batches(1200, None)).unwrap().accuracy
+        };
+        let found = mean(&(0..3).map(accuracy).collect::<Vec<_>>());
+        let published: Vec<f64> = row["test_accuracy_percent"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() / 100.0).collect();
+        assert!((found - mean(&published)).abs() < room, "{row}: {found}");
+    }
+}

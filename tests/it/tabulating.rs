@@ -382,3 +382,66 @@ fn columns_become_groups_and_get_other_names() {
     assert!(table.rename(&[("train", "test")]).is_err());
     assert!(table.melt(&["epoch"], &["loss"]).is_err());
 }
+
+/// Against tables of Student's t.
+#[test]
+fn a_mean_has_its_interval() {
+    for (n, quantile) in [(2, 12.70620), (3, 4.302653), (4, 3.182446), (5, 2.776445), (11, 2.228139), (30, 2.045230), (101, 1.983972)] {
+        let values: Vec<f64> = (0..n).map(|at| f64::from(at * at)).collect();
+        let interval = lab::stats::mean_interval(&values);
+        let half = quantile * lab::stats::std_dev(&values) / f64::from(n).sqrt();
+        assert!((interval.high - lab::stats::mean(&values) - half).abs() < 1e-6 * half, "{n}: {interval:?}");
+        assert!((lab::stats::mean(&values) - interval.low - half).abs() < 1e-6 * half, "{n}: {interval:?}");
+    }
+    assert!(lab::stats::mean_interval(&[1.0]).low.is_nan());
+}
+
+#[test]
+fn groups_have_means_and_intervals() {
+    let text = vec!["a", "b", "a", "c", "a"].into_iter().map(str::to_owned).collect::<Vec<String>>();
+    let table = Table::new([("x", text.into()), ("y", vec![Some(1.0), Some(3.0), Some(2.0), None, Some(6.0)].into())]).unwrap();
+    let summary = table.summary(&["y"], &["x"]).unwrap();
+    expect![[r#"
+        x  y  y_std   y_low  y_high  n
+        a  3  2.646  -3.572   9.572  3
+        b  3      –       –       –  1
+        c  –      –       –       –  1
+        3 rows"#]]
+    .assert_eq(&summary.to_string());
+}
+
+#[test]
+fn a_pivot_puts_one_value_into_a_cell() {
+    let table = Table::new([
+        ("depth", vec![8, 8, 16, 16].into()),
+        ("width", vec![2.0, 4.5, 2.0, 8.0].into()),
+        ("accuracy", vec![0.5, 0.6, 0.7, 0.8].into()),
+    ])
+    .unwrap();
+    expect![[r#"
+        depth       2     4.5       8
+            8  0.5000  0.6000       –
+           16  0.7000       –  0.8000
+        2 rows"#]]
+    .assert_eq(&table.pivot(&["depth"], "width", "accuracy").unwrap().to_string());
+    let error = table.select(&["depth", "accuracy"]).unwrap().with_column("all", |_| 1).unwrap();
+    let error = error.pivot(&["all"], "depth", "accuracy").unwrap_err();
+    assert_eq!(error.to_string(), "pivot: row 1, column `8`: wanted one value, found another; take means first");
+}
+
+#[test]
+fn a_paper_gets_its_table() {
+    let name = vec!["a_b & 50 %".to_owned(), "{x}".to_owned()];
+    let table = Table::new([("na_me", name.into()), ("p", vec![Some(1.5e-7), None].into()), ("n", vec![1234, 5].into())]).unwrap();
+    expect![[r#"
+        \begin{tabular}{lrr}
+        \toprule
+        na\_me & p & n \\
+        \midrule
+        a\_b \& 50 \% & $1.500 \times 10^{-7}$ & 1234 \\
+        \{x\} & -- & 5 \\
+        \bottomrule
+        \end{tabular}
+    "#]]
+    .assert_eq(&table.latex());
+}

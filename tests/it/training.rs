@@ -1,12 +1,11 @@
-//! Training: it learns, it is reproducible, it says when it cannot go on; schedules; sweeps that resume.
+//! Training: it learns, it is reproducible, it says when it cannot go on; schedules.
 
 use candle::{DType, Device, Tensor};
 use datasets::{Batches, Seed, Table};
 use expect_test::{Expect, expect};
 use lab::graph::Unit;
 use lab::metrics::accuracy::top1;
-use lab::models::{Spec, dense_mlp};
-use lab::sweep::{self, Run};
+use lab::models::dense_mlp;
 use lab::train::{self, Decayed, Epoch, Event, Optimizer, Precision, Recipe, Stop};
 use lab::{Activation, Builder, Error, Model};
 
@@ -14,7 +13,7 @@ use crate::differentiating::{fill, numbers};
 use crate::golden;
 
 /// Two interleaved half-rings: not linearly separable, easily learnt.
-fn rings(n: usize, batch: usize, shuffle: Option<Seed>) -> Table {
+pub(crate) fn rings(n: usize, batch: usize, shuffle: Option<Seed>) -> Table {
     let mut rng = Seed(5).rng();
     let (mut rows, mut labels) = (Vec::new(), Vec::new());
     for i in 0..n {
@@ -349,76 +348,4 @@ fn a_run_stops_by_its_recipe() {
     // Nothing moves: the first epoch stays the best.
     assert_eq!(run(Stop { accuracy: None, patience: Some(3) }, 0.0).len(), 4);
     assert_eq!(run(Stop::default(), 0.0).len(), 30);
-}
-
-fn plan() -> Vec<Run> {
-    let run = |(width, seed)| Run {
-        architecture: Spec::DenseMlp(dense_mlp::Config::points(width, 4, 3)),
-        data: "rings".to_owned(),
-        recipe: Recipe::adam(0.01, 1),
-        seed,
-    };
-    [(2, 0), (2, 1), (4, 0), (4, 1)].map(run).to_vec()
-}
-
-/// Ids name results in files that outlive this version: they may not change by accident.
-#[test]
-fn a_run_has_an_id_of_its_own() {
-    let ids: Vec<String> = plan().iter().map(Run::id).collect();
-    expect![[r#"["99a199cf299efd7a", "451f25d570abed21", "92ef0b41d8402dcd", "132b909357d36652"]"#]].assert_eq(&format!("{ids:?}"));
-}
-
-#[test]
-fn a_sweep_goes_on_where_it_ended() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("runs/rings.jsonl");
-    let fail_from = |count: u64| {
-        move |run: &Run| {
-            if run.seed < count {
-                Ok(run.seed)
-            } else {
-                Err(Error::Diverged { loss: f64::NAN, epoch: 0, step: 0, first: "the loss".to_owned() })
-            }
-        }
-    };
-    sweep::run(&plan(), &path, 1, fail_from(1), |_| {}).unwrap_err();
-    // A kill in the middle of a line.
-    let mut text = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(text.lines().count(), 1);
-    text.push_str(r#"{"id":"half"#);
-    std::fs::write(&path, text).unwrap();
-    let mut told = Vec::new();
-    assert_eq!(sweep::run(&plan(), &path, 2, fail_from(2), |done| told.push(done.done)).unwrap(), 3);
-    assert_eq!(told, [2, 3, 4]);
-    assert_eq!(sweep::run(&plan(), &path, 2, fail_from(0), |_| {}).unwrap(), 0);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let mut ids: Vec<String> = text.lines().map(|line| serde_json::from_str::<sweep::Row<u64>>(line).unwrap().id).collect();
-    ids.sort();
-    let mut planned: Vec<String> = plan().iter().map(Run::id).collect();
-    planned.sort();
-    assert_eq!(ids, planned);
-}
-
-/// The usual work of a sweep gives what its parts give.
-#[test]
-fn a_run_is_measured_as_its_parts_are() {
-    let (run, train, test) = (plan().remove(2), rings(60, 10, Some(Seed(2))), rings(30, 30, None));
-    let outcome = sweep::trained(&run, &Device::Cpu, &train, &test).unwrap();
-    let graph = run.architecture.graph(Seed(run.seed)).unwrap();
-    assert_eq!(outcome.nn_mass, Some(lab::metrics::nn_mass::of(&graph).unwrap()));
-    let model = Model::new(graph, Seed(run.seed), &Device::Cpu).unwrap();
-    train::fit(&model, &train, None, &run.recipe, |_| {}).unwrap();
-    let score = train::evaluate(&model, &test).unwrap();
-    assert_eq!((outcome.test_loss, outcome.test_accuracy), (score.loss, score.accuracy));
-    assert_eq!((outcome.params, outcome.macs), (model.profile().params, model.profile().macs));
-}
-
-#[test]
-fn a_results_file_that_is_something_else_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notes.txt");
-    std::fs::write(&path, "dear diary\n").unwrap();
-    let error = sweep::run(&plan(), &path, 1, |run| Ok(run.seed), |_| {}).unwrap_err().to_string();
-    assert!(error.contains("notes.txt: line 1: wanted a finished run, found "), "{error}");
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "dear diary\n");
 }

@@ -16,8 +16,14 @@ use crate::workspace::Workspace;
 const MOST_LINES: usize = 500;
 
 /// Packages, and which of ours they may depend on; `tests` and the notebooks' library may on all.
-const PACKAGES: [(&str, &[&str]); 5] =
-    [("datasets", &[]), ("pipeline", &["datasets"]), ("lab", &["datasets"]), ("xtask", &[]), ("notebook-runner", &[])];
+const PACKAGES: [(&str, &[&str]); 6] = [
+    ("datasets", &[]),
+    ("pipeline", &["datasets"]),
+    ("lab", &["datasets"]),
+    ("lab-cli", &["datasets", "lab", "pipeline"]),
+    ("xtask", &[]),
+    ("notebook-runner", &[]),
+];
 
 /// A word, as code spells it; the places that may use it (path prefixes); and why no other may.
 const WORDS: [(&str, &[&str], &str); 5] = [
@@ -26,8 +32,8 @@ const WORDS: [(&str, &[&str], &str); 5] = [
     ("prost", &["lab/src/onnx", "pipeline/src/flight"], "only lab::onnx and pipeline::flight know protocol buffers"),
     (
         "unsafe",
-        &["pipeline/src/store", "pipeline/src/jpeg/mod.rs", "lab/src/kernels", "tests/it/fitting.rs"],
-        "only pipeline::store, pipeline::jpeg and lab::kernels may be unsafe",
+        &["pipeline/src/store", "pipeline/src/jpeg/mod.rs", "pipeline/src/collate.rs", "lab/src/kernels", "tests/it/fitting.rs"],
+        "only pipeline::store, pipeline::jpeg, pipeline::collate and lab::kernels may be unsafe",
     ),
     ("candle", &["datasets/src/hub", "lab/", "notebooks/src/lib.rs", "tests/"], "only lab, and downloads by candle's loaders, know candle"),
 ];
@@ -183,7 +189,7 @@ mod tests {
         );
         check(
             walls("lab/src/exec.rs", "unsafe { f() }"),
-            &["lab/src/exec.rs:1: `unsafe`: only pipeline::store, pipeline::jpeg and lab::kernels may be unsafe"],
+            &["lab/src/exec.rs:1: `unsafe`: only pipeline::store, pipeline::jpeg, pipeline::collate and lab::kernels may be unsafe"],
         );
         check(walls("lab/src/kernels/conv.rs", "#[expect(unsafe_code)] unsafe { f() }"), &[]);
     }

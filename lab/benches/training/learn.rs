@@ -82,6 +82,7 @@ impl Pictures {
             labels: indices.iter().map(|&at| self.samples[at as usize].1).collect(),
             indices: indices.to_vec(),
             normalize: Some(self.normalize.clone()),
+            mixed: None,
         }
     }
 }

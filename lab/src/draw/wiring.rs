@@ -1,10 +1,9 @@
 //! The wiring of dense cells, unit by unit.
 
-use std::collections::BTreeMap;
-
 use super::{put, shade};
 use crate::graph::{Graph, NodeId};
-use crate::metrics::{nn_mass, profile};
+use crate::metrics::nn_mass::{self, Link};
+use crate::metrics::profile;
 use crate::show::number::count;
 use crate::{Error, Figure, Result};
 
@@ -25,8 +24,12 @@ pub fn wiring(graph: &Graph) -> Result<Figure> {
     if layers.is_empty() {
         return Err(Error::mismatch(format!("{}: wiring", graph.name), "at least one cell", "none"));
     }
-    let column: BTreeMap<NodeId, usize> = layers.iter().enumerate().map(|(at, &layer)| (layer, at)).collect();
-    let links: Vec<Link> = layers.iter().enumerate().flat_map(|(to, &layer)| links_into(graph, &column, to, layer)).collect();
+    // By columns, through all cells.
+    let mut links: Vec<Link> = Vec::new();
+    for (at, cell) in graph.cells.iter().enumerate() {
+        let before: usize = graph.cells[..at].iter().map(Vec::len).sum();
+        links.extend(nn_mass::links(graph, cell).into_iter().map(|link| Link { from: link.from + before, to: link.to + before, ..link }));
+    }
     let rows = |layer: NodeId| graph.node(layer).shape[0].min(ROWS);
     let tallest = layers.iter().map(|&layer| rows(layer)).max().unwrap_or(1) as f64 * ROW;
     let longest = links.iter().map(|link| link.to - link.from).max().unwrap_or(0);
@@ -50,11 +53,11 @@ pub fn wiring(graph: &Graph) -> Result<Figure> {
         );
     }
     for link in &links {
-        let (x0, y0, x1) = (x(link.from), y(layers[link.from], link.unit), x(link.to));
+        let (x0, y0, x1) = (x(link.from), y(layers[link.from], link.channel), x(link.to));
         let y1 = y(layers[link.to], 0) - 10.0;
         let peak = y1.min(y(layers[link.from], 0)) - rise(link.to - link.from);
         let colour = shade((link.to - link.from) as f64 / longest.max(1) as f64);
-        let title = format!("unit {} of layer {} to layer {}", link.unit, link.from, link.to);
+        let title = format!("unit {} of layer {} to layer {}", link.channel, link.from, link.to);
         put(
             &mut body,
             format_args!(
@@ -89,18 +92,4 @@ pub fn wiring(graph: &Graph) -> Result<Figure> {
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0} {height:.0}" width="{width:.0}" height="{height:.0}" font-family="Helvetica, Arial, sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>{body}</svg>"#
     );
     Ok(Figure::from_svg(svg, width as u32, height as u32))
-}
-
-/// One long-range link, by columns.
-struct Link {
-    from: usize,
-    unit: usize,
-    to: usize,
-}
-
-/// Links that end in the layer of column `to`.
-fn links_into(graph: &Graph, column: &BTreeMap<NodeId, usize>, to: usize, layer: NodeId) -> Vec<Link> {
-    let read = graph.node(layer).inputs.iter().flat_map(|&input| graph.origins(input));
-    let from = |(origin, unit)| column.get(&origin).map(|&from| Link { from, unit, to });
-    read.filter_map(from).filter(|link| link.from + 1 < to).collect()
 }

@@ -33,14 +33,14 @@ pub(super) fn apply_in(mixed: Option<Mixed>, node: &Node, inputs: &[&Tensor], ow
         Op::Input => bail!("wanted an operation, found the input"),
         Op::Linear(layer) => linear(input(0), &weight(layer.top)?, bias(layer.bias)?.as_ref()),
         Op::Conv(conv) => kernels::conv2d(input(0), &weight(conv.top)?, bias(conv.bias)?.as_ref(), &conv.window()),
-        Op::BatchNorm { eps, affine: is_affine, .. } => match mode {
-            Mode::Train(_) => {
+        Op::BatchNorm { eps, affine: is_affine, frozen, .. } => match mode {
+            Mode::Train(_) if !frozen => {
                 let normed = kernels::batch_norm(input(0), affine(*is_affine), *eps)?;
                 // In the type of those that will learn from them.
                 let learned = |statistic: Tensor| statistic.to_dtype(own.last().map_or(statistic.dtype(), |running| running.dtype()));
                 return Ok(Applied { value: normed.ys, statistics: Some((learned(normed.mean)?, learned(normed.var)?)) });
             }
-            Mode::Eval => {
+            _ => {
                 let running = own.len() - 2;
                 kernels::batch_norm_running(input(0), param(running), param(running + 1), affine(*is_affine), *eps)
             }

@@ -119,7 +119,7 @@ impl Plan {
     pub(crate) fn heir(&self, graph: &Graph, step: &Step) -> Option<NodeId> {
         let inputs = &graph.node(step.node).inputs;
         match graph.node(step.node).op {
-            Op::BatchNorm { .. } => step.tail.skip.or(Some(inputs[0])),
+            Op::BatchNorm { frozen: false, .. } => step.tail.skip.or(Some(inputs[0])),
             Op::Activate(_) | Op::Flatten | Op::Reshape { .. } | Op::Dropout { p: 0.0, .. } => Some(inputs[0]),
             Op::Add => inputs.iter().rfind(|input| self.trained[input.0]).copied(),
             _ => None,
@@ -145,7 +145,7 @@ fn joined(graph: &Graph) -> Vec<Step> {
             continue;
         }
         let (mut tail, mut out) = (Tail::default(), NodeId(at));
-        if matches!(node.op, Op::BatchNorm { .. }) {
+        if matches!(node.op, Op::BatchNorm { frozen: false, .. }) {
             let mut next = only_reader(out);
             // Of the two branches of a sum, the one that comes last takes the other in.
             if let Some(add) = next.filter(|&add| graph.node(add).op == Op::Add)
@@ -219,6 +219,7 @@ fn by_candle(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => true,
         Op::WeightedSum { .. } | Op::Matmul => true,
+        Op::BatchNorm { frozen, .. } => *frozen,
         Op::Slice { dim, .. } => *dim > 0,
         Op::Multiply => match node.inputs.as_slice() {
             &[xs, gate] => {
@@ -227,7 +228,7 @@ fn by_candle(graph: &Graph, node: &Node) -> bool {
             }
             _ => true,
         },
-        Op::Input | Op::Linear(_) | Op::Conv(_) | Op::BatchNorm { .. } | Op::Activate(_) | Op::Softmax { .. } => false,
+        Op::Input | Op::Linear(_) | Op::Conv(_) | Op::Activate(_) | Op::Softmax { .. } => false,
         Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } => false,
         Op::Concat | Op::Pick { .. } | Op::Add | Op::Scale { .. } | Op::Dropout { .. } => false,
     }

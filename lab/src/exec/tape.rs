@@ -95,12 +95,12 @@ impl<'a> Tape<'a> {
         let own = self.params_of(step.node);
         let inputs: Vec<&Tensor> = node.inputs.iter().map(|&id| self.value(id)).collect();
         match &node.op {
-            Op::BatchNorm { eps, affine, .. } => {
+            Op::BatchNorm { eps, affine, frozen, .. } => {
                 let (weight, bias) = scale_and_shift(&own, *affine)?;
                 let layer = Layer { weight: &weight, bias: &bias, activation: step.tail.activation };
                 let skip = step.tail.skip.map(|skip| self.value(skip));
                 let [.., mean, var] = own.as_slice() else { bail!("wanted running statistics, found none") };
-                if self.mode == Mode::Eval {
+                if *frozen || self.mode == Mode::Eval {
                     return kernels::layer_running(inputs[0], &layer, skip, (mean, var), *eps);
                 }
                 let (normed, saved) = kernels::layer_forward(inputs[0], &layer, skip, *eps)?;
@@ -185,7 +185,7 @@ impl<'a> Tape<'a> {
                 }
                 kernels::recycle(grad)
             }
-            Op::BatchNorm { affine, .. } => {
+            Op::BatchNorm { affine, .. } if !step.by_candle => {
                 let (weight, bias) = scale_and_shift(&own, *affine)?;
                 let layer = Layer { weight: &weight, bias: &bias, activation: step.tail.activation };
                 let saved = self.saved[step.node.0].as_ref().expect("a normalisation in training leaves something");

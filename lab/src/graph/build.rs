@@ -1,5 +1,7 @@
 //! Writing a graph down, in straight-line code.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Conv, Graph, Init, Linear, Node, NodeId, Op, Role, Unit};
 use crate::kernels::{Activation, Interpolation, Pool};
 use crate::{Error, Result};
@@ -40,6 +42,10 @@ pub struct Builder {
     nodes: Vec<Node>,
     cells: Vec<Vec<NodeId>>,
     scope: Vec<String>,
+    /// Of the nodes.
+    names: BTreeSet<String>,
+    /// Per stem of a name that was made here, the number that the next one tries.
+    numbers: BTreeMap<String, usize>,
     inits: Vec<(Role, Init)>,
     mistake: Option<Error>,
 }
@@ -51,7 +57,8 @@ impl Builder {
         let mistake = empty.then(|| Error::mismatch(format!("{name}: input"), "a shape [d] or [c, h, w] without 0", format!("{input:?}")));
         let shape = if input.is_empty() { vec![1] } else { input.to_vec() };
         let nodes = vec![Node { name: "input".to_owned(), op: Op::Input, inputs: Vec::new(), shape, init: Vec::new() }];
-        Self { name: name.to_owned(), nodes, cells: Vec::new(), scope: Vec::new(), inits: Vec::new(), mistake }
+        let (names, numbers) = (BTreeSet::from(["input".to_owned()]), BTreeMap::new());
+        Self { name: name.to_owned(), nodes, cells: Vec::new(), scope: Vec::new(), names, numbers, inits: Vec::new(), mistake }
     }
 
     /// The network's input.
@@ -100,7 +107,7 @@ impl Builder {
 
     /// Normalises each channel over the batch (eps 1e-5, momentum 0.1), then scales and shifts it.
     pub fn batch_norm(&mut self, name: impl ToString, xs: Value) -> Value {
-        self.named(name, Op::BatchNorm { eps: 1e-5, momentum: 0.1, affine: true }, &[xs])
+        self.named(name, Op::BatchNorm { eps: 1e-5, momentum: 0.1, affine: true, frozen: false }, &[xs])
     }
 
     /// Normalises each sample over its last `dims` dimensions (eps 1e-5), then scales and shifts each place of them.
@@ -222,7 +229,7 @@ impl Builder {
     fn named(&mut self, name: impl ToString, op: Op, inputs: &[Value]) -> Value {
         let path: Vec<&str> = self.scope.iter().map(String::as_str).collect();
         let name = path.into_iter().chain([name.to_string().as_str()]).collect::<Vec<_>>().join(".");
-        if self.nodes.iter().any(|node| node.name == name) {
+        if self.names.contains(&name) {
             self.mistaken(&name, "a name of its own", "one taken before");
         }
         self.push(name, op, inputs)
@@ -232,9 +239,15 @@ impl Builder {
     fn unnamed(&mut self, op: Op, inputs: &[Value]) -> Value {
         let scope: String = self.scope.iter().flat_map(|part| [part.as_str(), "."]).collect();
         let stem = format!("{scope}{}", op.label());
-        let taken = |name: &str| self.nodes.iter().any(|node| node.name == name);
-        let name = if taken(&stem) { (1..).map(|n| format!("{stem}_{n}")).find(|name| !taken(name)) } else { Some(stem) };
-        self.push(name.expect("numbers do not run out"), op, inputs)
+        let number = self.numbers.entry(stem.clone()).or_default();
+        let name = loop {
+            let name = if *number == 0 { stem.clone() } else { format!("{stem}_{number}") };
+            *number += 1;
+            if !self.names.contains(&name) {
+                break name;
+            }
+        };
+        self.push(name, op, inputs)
     }
 
     fn push(&mut self, name: String, op: Op, inputs: &[Value]) -> Value {
@@ -249,6 +262,7 @@ impl Builder {
             }
         };
         let init = self.inits.iter().filter(|(role, _)| own.iter().any(|(_, of, ..)| of == role)).copied().collect();
+        self.names.insert(name.clone());
         self.nodes.push(Node { name, op, inputs: inputs.iter().map(|xs| xs.0).collect(), shape, init });
         Value(NodeId(self.nodes.len() - 1))
     }

@@ -149,27 +149,46 @@ impl Graph {
     /// For each channel of a node's value, the node and channel where it was made: looks through whatever passes
     /// channels on (concatenation, picking, slicing, activation, normalisation, pooling), up to what mixes them or makes others of them.
     pub fn origins(&self, id: NodeId) -> Vec<(NodeId, usize)> {
-        let node = self.node(id);
-        let joined = || node.inputs.iter().flat_map(|&input| self.origins(input)).collect::<Vec<_>>();
-        let made = || (0..node.shape[0]).map(|channel| (id, channel)).collect();
-        match &node.op {
-            Op::Concat => joined(),
-            Op::Pick { channels } => {
-                let all = joined();
-                channels.iter().map(|&channel| all[channel]).collect()
-            }
-            Op::Slice { dim: 0, start, len } => joined()[*start..start + len].to_vec(),
-            // What acts on each channel alone.
-            Op::Activate(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::Scale { .. } | Op::Dropout { .. } => joined(),
-            Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => joined(),
-            Op::Slice { .. } => joined(),
-            Op::Softmax { dim } if *dim > 0 => joined(),
-            Op::LayerNorm { dims, .. } if *dims < node.shape.len() => joined(),
-            Op::Permute { order } if order[0] == 0 => joined(),
-            Op::Input | Op::Linear(_) | Op::Conv(_) | Op::LayerNorm { .. } | Op::Softmax { .. } => made(),
-            Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } => made(),
-            Op::Add | Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => made(),
+        (0..self.node(id).shape[0]).map(|channel| self.origin(id, channel)).collect()
+    }
+
+    /// Where one channel of a node's value was made; see [`Graph::origins`].
+    pub(crate) fn origin(&self, mut id: NodeId, mut channel: usize) -> (NodeId, usize) {
+        loop {
+            let node = self.node(id);
+            let first = || node.inputs[0];
+            (id, channel) = match &node.op {
+                Op::Concat => self.joined(&node.inputs, channel),
+                Op::Pick { channels } => self.joined(&node.inputs, channels[channel]),
+                Op::Slice { dim: 0, start, .. } => (first(), start + channel),
+                // What acts on each channel alone.
+                Op::Activate(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::Scale { .. } | Op::Dropout { .. } => {
+                    (first(), channel)
+                }
+                Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => {
+                    (first(), channel)
+                }
+                Op::Slice { .. } => (first(), channel),
+                Op::Softmax { dim } if *dim > 0 => (first(), channel),
+                Op::LayerNorm { dims, .. } if *dims < node.shape.len() => (first(), channel),
+                Op::Permute { order } if order[0] == 0 => (first(), channel),
+                Op::Input | Op::Linear(_) | Op::Conv(_) | Op::LayerNorm { .. } | Op::Softmax { .. } => return (id, channel),
+                Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } => return (id, channel),
+                Op::Add | Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => return (id, channel),
+            };
         }
+    }
+
+    /// The input, and its channel, that is this channel of all inputs one after the other.
+    fn joined(&self, inputs: &[NodeId], mut channel: usize) -> (NodeId, usize) {
+        for &input in inputs {
+            let channels = self.node(input).shape[0];
+            if channel < channels {
+                return (input, channel);
+            }
+            channel -= channels;
+        }
+        unreachable!("the shape rules keep channels within the inputs")
     }
 }
 

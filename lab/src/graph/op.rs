@@ -137,6 +137,9 @@ pub enum Op {
         momentum: f64,
         /// Whether it is then scaled and shifted.
         affine: bool,
+        /// Whether training, too, takes the running statistics, and leaves them as they are.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        frozen: bool,
     },
     /// Each channel of each sample to mean 0 and variance 1; `[c, h, w]`.
     InstanceNorm {

@@ -2,7 +2,9 @@
 //!
 //! One MAC is one multiply-add of a convolution, a linear layer or a product of matrices, for one sample. Biases, normalisation,
 //! activations, pooling, resampling, gates and additions are free, as papers count; so are weights that a layer's `top` leaves out.
-//! Parameters are those that are trained, in use or not: running statistics are not.
+//! Parameters are those that are trained, in use or not: running statistics are not. Other conventions have names: [`Convention`].
+
+use std::fmt::Write;
 
 use serde::Serialize;
 
@@ -34,8 +36,23 @@ pub struct Profile {
     pub macs: u64,
 }
 
-/// The cost of `graph`.
+/// What counts as a multiply-add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Convention {
+    /// Products of weights and inputs, or of two inputs: [`of`].
+    Products,
+    /// As the profiler thop 0.0.31 counts, and so the figures of MobileNetV2 and its kin in some papers: besides products, one for each
+    /// bias that a convolution adds, two for each number that batch norm in evaluation gives, one for each mean of a window.
+    Thop31,
+}
+
+/// The cost of `graph`, counting products.
 pub fn of(graph: &Graph) -> Profile {
+    by(graph, Convention::Products)
+}
+
+/// The cost of `graph` by a convention of what a multiply-add is.
+pub fn by(graph: &Graph, convention: Convention) -> Profile {
     let mut params = vec![0; graph.nodes.len()];
     let mut weights = vec![0; graph.nodes.len()];
     for parameter in graph.parameters() {
@@ -45,17 +62,34 @@ pub fn of(graph: &Graph) -> Profile {
     let row = |(at, node): (usize, &crate::graph::Node)| {
         // Each weight in use meets one input per output position.
         let used = |top: Option<usize>| top.unwrap_or(weights[at]);
-        let macs = match &node.op {
+        let values: usize = node.shape.iter().product();
+        let products = match &node.op {
             Op::Conv(conv) => used(conv.top) * node.shape[1..].iter().product::<usize>(),
-            Op::Linear(linear) => used(linear.top) * node.shape.iter().product::<usize>() / linear.features,
-            Op::Matmul => node.shape.iter().product::<usize>() * graph.node(node.inputs[0]).shape.last().unwrap_or(&0),
+            Op::Linear(linear) => used(linear.top) * values / linear.features,
+            Op::Matmul => values * graph.node(node.inputs[0]).shape.last().unwrap_or(&0),
             _ => 0,
         };
-        let sizes: Vec<String> = node.shape.iter().map(usize::to_string).collect();
-        let macs = macs as u64;
-        Row { node: node.name.clone(), op: node.op.label(), output: sizes.join("×"), params: params[at], macs }
+        let besides = match &node.op {
+            _ if convention == Convention::Products => 0,
+            Op::Conv(conv) if conv.bias => values,
+            Op::BatchNorm { .. } => 2 * values,
+            Op::AvgPool(_) => values,
+            _ => 0,
+        };
+        let macs = (products + besides) as u64;
+        Row { node: node.name.clone(), op: node.op.label(), output: sizes(&node.shape), params: params[at], macs }
     };
     let rows: Vec<Row> = graph.nodes.iter().enumerate().map(row).collect();
     let (params, macs) = (rows.iter().map(|row| row.params).sum(), rows.iter().map(|row| row.macs).sum());
     Profile { rows, params, macs }
+}
+
+/// Such as `16×32×32`.
+fn sizes(shape: &[usize]) -> String {
+    let mut text = String::new();
+    for (at, size) in shape.iter().enumerate() {
+        let between = if at > 0 { "×" } else { "" };
+        write!(text, "{between}{size}").expect("a string takes any text");
+    }
+    text
 }

@@ -10,7 +10,7 @@
 use datasets::Seed;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Builder, Graph, Value};
+use crate::graph::{Builder, Graph, Init, Role, Value};
 use crate::kernels::Activation;
 use crate::{Error, Result};
 
@@ -31,16 +31,27 @@ pub struct Config {
     /// Between the layers.
     #[serde(default = "elu")]
     pub activation: Activation,
+    /// From what the weights are drawn: in the theory of the paper from the standard normal distribution.
+    #[serde(default = "uniform", skip_serializing_if = "is_uniform")]
+    pub init: Init,
 }
 
 fn elu() -> Activation {
     Activation::Elu
 }
 
+fn uniform() -> Init {
+    Init::Uniform
+}
+
+fn is_uniform(init: &Init) -> bool {
+    *init == Init::Uniform
+}
+
 impl Config {
     /// For pictures of MNIST's size, ten classes, ELU.
     pub fn mnist(width: usize, depth: usize, max_links: usize) -> Self {
-        Self { inputs: 784, classes: 10, width, depth, max_links, activation: Activation::Elu }
+        Self { inputs: 784, classes: 10, width, depth, max_links, activation: Activation::Elu, init: Init::Uniform }
     }
 
     /// For the linear and circular point sets, two classes, ELU.
@@ -82,6 +93,7 @@ impl Config {
             return Err(Error::mismatch("dense_mlp: wiring", format!("{} layers", self.depth), wiring.len()));
         }
         let mut g = Builder::new("dense_mlp", &[self.inputs]);
+        g.init(Role::Weight, self.init);
         let xs = g.input();
         let first = g.linear("layers.0", xs, self.width);
         let mut outputs: Vec<Value> = vec![g.activate(first, self.activation)];

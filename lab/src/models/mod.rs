@@ -1,7 +1,9 @@
 //! One file a family: a serde config to a [`Graph`]. Says nothing about training, counting or explaining.
 
 pub mod alexnet;
+pub mod dense_cnn;
 pub mod dense_mlp;
+mod mersenne;
 pub mod mobilenet_v2;
 pub mod resnet;
 pub mod vgg;
@@ -16,6 +18,8 @@ use crate::graph::Graph;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "snake_case")]
 pub enum Spec {
+    /// Convolutions with random skip links (NN-Mass).
+    DenseCnn(dense_cnn::Config),
     /// A multilayer perceptron with random skip links (NN-Mass).
     DenseMlp(dense_mlp::Config),
     /// An AlexNet for small pictures.
@@ -35,6 +39,7 @@ impl Spec {
     /// When the config does not add up; the message names the field.
     pub fn graph(&self, seed: Seed) -> Result<Graph> {
         match self {
+            Self::DenseCnn(config) => config.graph(seed),
             Self::DenseMlp(config) => config.graph(seed),
             Self::Alexnet(config) => config.graph(),
             Self::MobilenetV2(config) => config.graph(),

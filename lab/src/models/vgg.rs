@@ -126,7 +126,7 @@ impl Config {
 
     /// Names as in the checkpoints of the study's program.
     fn as_layerwise(&self, g: &mut Builder, xs: Value) -> Value {
-        let norm = Op::BatchNorm { eps: 1e-4, momentum: 0.1, affine: true };
+        let norm = Op::BatchNorm { eps: 1e-4, momentum: 0.1, affine: true, frozen: false };
         g.init(Role::Weight, Init::KaimingIn);
         g.init(Role::Bias, Init::Constant(0.0));
         let mut ys = xs;

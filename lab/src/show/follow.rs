@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Progress;
-use crate::sweep::Done;
+use crate::sweep::{Event as Sweep, Standing};
 use crate::train::Event;
 
 /// Follows a run: what [`fit`](crate::fit) takes last. Shows the loss, the last test accuracy, how many images (or samples) a
@@ -32,11 +32,17 @@ pub fn training(what: impl Into<String>) -> impl FnMut(Event<'_>) {
 }
 
 /// Follows a sweep: what [`sweep::run`](crate::sweep::run) takes last.
-pub fn sweeping(what: impl Into<String>) -> impl FnMut(Done) + Send {
+pub fn sweeping<D>(what: impl Into<String>) -> impl FnMut(Sweep<'_, D>, Standing) + Send {
     let what = what.into();
     let mut progress = None;
-    move |Done { done, of }| {
+    move |event, Standing { done, failed, of, .. }| {
         let progress = progress.get_or_insert_with(|| Progress::auto(what.clone(), of as u64));
-        progress.set(done as u64, format!("{done} of {of} runs"));
+        let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        let last = match event {
+            Sweep::Epoch { row, .. } => format!("; epoch {}, loss {:.4}", row.epoch, row.train_loss),
+            Sweep::Failed { reason, .. } => format!("; {}", reason.lines().next().unwrap_or_default()),
+            Sweep::Done { .. } => String::new(),
+        };
+        progress.set((done + failed) as u64, format!("{done} of {of} runs{failures}{last}"));
     }
 }

@@ -207,6 +207,18 @@ from_cells! {
     String => Text, |text| text;
 }
 
+impl Datum {
+    /// As exact text: equal for equal cells of a column alone.
+    pub(super) fn key(&self) -> String {
+        match self {
+            Self::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => format!("{number:.0}"),
+            Self::Float(number) => number.to_string(),
+            Self::Int(count) => count.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl<T: Into<Datum>> From<Option<T>> for Datum {
     fn from(cell: Option<T>) -> Self {
         cell.map_or(Self::Missing, Into::into)

@@ -5,9 +5,13 @@
 
 mod csv;
 mod datum;
+mod latex;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod render;
 mod rows;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use polars::prelude::{self as pl, DataFrame, IntoLazy};
@@ -213,6 +217,75 @@ impl Table {
         means.map(Self::from).map_err(|source| Error::mismatch("mean", "columns of different names", source))
     }
 
+    /// As [`mean`](Self::mean), with `x_low` and `x_high` after `x_std`: where the mean lies with a confidence of 95 %, as far as the rows of
+    /// a group, usually seeds, are draws from one normal distribution ([`stats::mean_interval`]).
+    ///
+    /// # Errors
+    /// As `mean`.
+    pub fn summary(&self, values: &[&str], by: &[&str]) -> Result<Self> {
+        let means = self.mean(values, by)?;
+        let keys: Vec<Vec<String>> = by.iter().map(|name| Ok(self.data(name)?.iter().map(Datum::key).collect())).collect::<Result<_>>()?;
+        let key = |row: usize| keys.iter().map(|column| column[row].as_str()).collect::<Vec<_>>();
+        let mut groups: Vec<(Vec<&str>, Vec<usize>)> = Vec::new();
+        for row in 0..self.len() {
+            match groups.iter_mut().find(|(group, _)| *group == key(row)) {
+                Some((_, rows)) => rows.push(row),
+                None => groups.push((key(row), vec![row])),
+            }
+        }
+        let mut columns: Vec<(String, Column)> = Vec::new();
+        for name in means.names() {
+            columns.push((name.clone(), Column::of(means.data(&name)?)));
+            let Some(value) = values.iter().find(|value| name == format!("{value}_std")) else { continue };
+            let cells = self.column_f64(value)?;
+            let present = |rows: &Vec<usize>| rows.iter().map(|&row| cells[row]).filter(|cell| !cell.is_nan()).collect::<Vec<_>>();
+            let intervals: Vec<stats::Interval> = groups.iter().map(|(_, rows)| stats::mean_interval(&present(rows))).collect();
+            let end = |of: fn(&stats::Interval) -> f64| {
+                Column::from(intervals.iter().map(|interval| Some(of(interval)).filter(|end| !end.is_nan())).collect::<Vec<_>>())
+            };
+            columns.push((format!("{value}_low"), end(|interval| interval.low)));
+            columns.push((format!("{value}_high"), end(|interval| interval.high)));
+        }
+        Self::new(columns)
+    }
+
+    /// One row for each combination of `rows`, one column for each value in `column`, named after it, and in each cell the `value` that
+    /// stands there; missing where none does. Rows and columns come in the order of their first appearance.
+    ///
+    /// # Errors
+    /// When there is no such column, or two values belong into one cell: [`mean`](Self::mean) makes one of them.
+    pub fn pivot(&self, rows: &[&str], column: &str, value: &str) -> Result<Self> {
+        let keys: Vec<Vec<Datum>> = rows.iter().map(|name| self.data(name)).collect::<Result<_>>()?;
+        let (heads, values) = (self.data(column)?, self.data(value)?);
+        let key = |row: usize| keys.iter().map(|cells| cells[row].key()).collect::<Vec<_>>();
+        let (mut lines, mut names): (Vec<(Vec<String>, usize)>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut cells: BTreeMap<(usize, usize), Datum> = BTreeMap::new();
+        for row in 0..self.len() {
+            let (key, head) = (key(row), heads[row].key());
+            let line = lines.iter().position(|(line, _)| *line == key).unwrap_or_else(|| {
+                lines.push((key, row));
+                lines.len() - 1
+            });
+            let name = names.iter().position(|name| *name == head).unwrap_or_else(|| {
+                names.push(head.clone());
+                names.len() - 1
+            });
+            if cells.insert((line, name), values[row].clone()).is_some() {
+                let place = format!("pivot: row {}, column `{head}`", lines[line].0.join(", "));
+                return Err(Error::mismatch(place, "one value", "another; take means first"));
+            }
+        }
+        let mut columns: Vec<(String, Column)> = Vec::new();
+        for (name, cells) in rows.iter().zip(&keys) {
+            columns.push((name.to_string(), Column::of(lines.iter().map(|&(_, row)| cells[row].clone()).collect())));
+        }
+        for (at, name) in names.into_iter().enumerate() {
+            let cell = |line: usize| cells.get(&(line, at)).cloned().unwrap_or(Datum::Missing);
+            columns.push((name, Column::of((0..lines.len()).map(cell).collect())));
+        }
+        Self::new(columns)
+    }
+
     /// The same table with other names for some columns: `(old, new)`.
     ///
     /// # Errors
@@ -355,7 +428,30 @@ impl Table {
 
     /// The table as HTML that reads well on a light and on a dark page. A long table shows its first and last rows.
     pub fn html(&self) -> String {
-        render::html(self)
+        render::html(self, false)
+    }
+
+    /// All rows as a page of HTML.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_html(&self, path: impl AsRef<Path>) -> Result<()> {
+        let page = format!("<!doctype html><meta charset=\"utf-8\">\n{}\n", render::html(self, true));
+        std::fs::write(&path, page).map_err(|source| Error::io(path, "write the table", source))
+    }
+
+    /// All rows as a `tabular` with the rules of LaTeX's package booktabs.
+    pub fn latex(&self) -> String {
+        latex::latex(self)
+    }
+
+    /// Writes an Apache Parquet file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    #[cfg(feature = "parquet")]
+    pub fn write_parquet(&self, path: impl AsRef<Path>) -> Result<()> {
+        parquet::write(self, path.as_ref())
     }
 
     /// The cells of a column.

@@ -18,8 +18,8 @@ struct Shown {
     hidden: usize,
 }
 
-fn shown(table: &Table) -> Shown {
-    let hidden = if table.len() > FIRST + LAST { table.len() - FIRST - LAST } else { 0 };
+fn shown(table: &Table, all: bool) -> Shown {
+    let hidden = if !all && table.len() > FIRST + LAST { table.len() - FIRST - LAST } else { 0 };
     let rows: Vec<usize> = (0..table.len()).filter(|&row| hidden == 0 || row < FIRST || row >= FIRST + hidden).collect();
     let column = |column: &polars::prelude::Column| {
         let all: Vec<Datum> = datum::read(column).collect();
@@ -54,7 +54,7 @@ fn footer(rows: usize) -> String {
 }
 
 pub(super) fn text(table: &Table) -> String {
-    let Shown { columns, hidden } = shown(table);
+    let Shown { columns, hidden } = shown(table, false);
     let width = |text: &String| text.chars().count();
     let widths: Vec<usize> = columns.iter().map(|(name, _, cells)| cells.iter().map(width).max().unwrap_or(0).max(width(name))).collect();
     let line = |row: Vec<&String>| {
@@ -77,14 +77,14 @@ pub(super) fn text(table: &Table) -> String {
     text + &footer(table.len())
 }
 
-pub(super) fn html(table: &Table) -> String {
+pub(super) fn html(table: &Table, all: bool) -> String {
     // Colours come from the page (inherited, and half-transparent grey), so that a dark page stays readable.
     const TABLE: &str =
         "border-collapse:collapse;border:none;font-size:13px;line-height:1.35;font-variant-numeric:tabular-nums;margin:4px 0";
     const HEAD: &str = "padding:3px 12px 3px 4px;font-weight:600;border:none;border-bottom:1.5px solid rgba(128,128,128,.65)";
     const CELL: &str = "padding:2px 12px 2px 4px;border:none;border-bottom:1px solid rgba(128,128,128,.22)";
     const FOOT: &str = "font-size:12px;opacity:.65";
-    let Shown { columns, hidden } = shown(table);
+    let Shown { columns, hidden } = shown(table, all);
     let align = |right: bool| if right { "right" } else { "left" };
     let mut html = format!("<table style=\"{TABLE}\"><thead><tr>");
     for (name, right, _) in &columns {

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use candle::Tensor;
 use datasets::{Batch, Batches, Seed};
 use serde::{Deserialize, Serialize};
 
@@ -202,7 +203,11 @@ fn check(model: &Model, train: &dyn Batches, test: Option<&dyn Batches>, recipe:
     if recipe.stop != Default::default() && test.is_none() {
         return Err(Error::mismatch("recipe: stop", "test samples to stop by", "none"));
     }
-    [Some(train), test].into_iter().flatten().try_for_each(|data| check_fit(&model.graph, data))
+    [Some(train), test].into_iter().flatten().try_for_each(|data| check_fit(&model.graph, data))?;
+    match train.sample_shape()[..] {
+        [views, _, _, _] => Err(Error::mismatch("training samples", "one view of each", views)),
+        _ => Ok(()),
+    }
 }
 
 /// A run under way.
@@ -340,9 +345,18 @@ impl Run<'_> {
         let (state, workspace) = (&mut self.state, &self.workspace);
         let seed = Seed(recipe.seed).at(state.done as u64);
         let (xs, labels) = batch::to_tensors(batch, graph.input_shape(), device)?;
-        let (xs, targets) = match recipe.mix_up {
-            Some(alpha) => batch::mix_up(&xs, &batch.labels, graph.output_shape()[0], (alpha, recipe.label_smoothing), seed)?,
-            None => (xs, Targets::Labels { labels: labels.clone(), smoothing: recipe.label_smoothing }),
+        let (xs, mixed) = match (recipe.mix_up, &batch.mixed) {
+            (Some(_), Some(_)) => return Err(Error::mismatch("recipe: mix_up", "samples that were not mixed before", "mixed ones")),
+            (Some(alpha), None) => batch::mix_up(&xs, &batch.labels, alpha, seed).map(|(xs, mixed)| (xs, Some(mixed)))?,
+            (None, mixed) => (xs, mixed.clone()),
+        };
+        let (classes, smoothing) = (graph.output_shape()[0], recipe.label_smoothing);
+        let targets = match mixed {
+            Some(mixed) => {
+                let targets = mixed.targets(&batch.labels, classes, smoothing);
+                Targets::Soft(Tensor::from_vec(targets, (batch.len(), classes), device)?)
+            }
+            None => Targets::Labels { labels: labels.clone(), smoothing },
         };
         let compute =
             |xs: &_, targets: &_, part: usize| gradients::compute(workspace, (graph, params), (xs, targets), seed.at(part as u64));

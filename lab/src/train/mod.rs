@@ -23,4 +23,4 @@ pub use fit::{Epoch, Event, Flow, Options, fit, fit_with};
 pub use gradients::Gradients;
 pub use recipe::{Decayed, Optimizer, Precision, Recipe, Stop};
 pub use schedule::Schedule;
-pub use score::{Score, evaluate};
+pub use score::{Score, evaluate, evaluate_top5, predict};

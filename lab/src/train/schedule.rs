@@ -17,6 +17,12 @@ pub enum Schedule {
         #[serde(default, skip_serializing_if = "is_zero")]
         floor: f64,
     },
+    /// A straight line from the peak to `floor` over all epochs after the warm-up.
+    Linear {
+        /// Rate at the end of the run.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        floor: f64,
+    },
     /// Times `factor` at each of these epochs.
     Step {
         /// Epochs, counted from 0 and from the beginning of the run, that begin with a lower rate.
@@ -51,6 +57,7 @@ impl Schedule {
         match *self {
             Self::Constant => peak,
             Self::Cosine { floor } => wave(floor, (time - begin) / (epochs as f64 - begin)),
+            Self::Linear { floor } => peak + (floor - peak) * (time - begin) / (epochs as f64 - begin),
             Self::Step { ref milestones, factor } => {
                 let passed = milestones.iter().filter(|&&milestone| epoch >= milestone).count();
                 peak * factor.powi(passed as i32)
@@ -73,7 +80,7 @@ impl Schedule {
             Self::WarmRestarts { first: 0, .. } => wrong("first", "at least 1", 0.0),
             Self::WarmRestarts { growth: 0, .. } => wrong("growth", "at least 1", 0.0),
             Self::WarmRestarts { late: Some(0), .. } => wrong("late", "at least 1", 0.0),
-            Self::Cosine { floor } | Self::WarmRestarts { floor, .. } if !(floor.is_finite() && floor >= 0.0) => {
+            Self::Cosine { floor } | Self::Linear { floor } | Self::WarmRestarts { floor, .. } if !(floor.is_finite() && floor >= 0.0) => {
                 wrong("floor", "at least 0", floor)
             }
             Self::Step { factor, .. } if !(0.0..=1.0).contains(&factor) => wrong("factor", "0.0..=1.0", factor),

@@ -1,5 +1,6 @@
 //! How well a network does.
 
+use candle::{DType, Tensor};
 use datasets::Batches;
 use serde::{Deserialize, Serialize};
 
@@ -22,12 +23,50 @@ pub struct Score {
     pub accuracy: f64,
 }
 
-/// Loss and accuracy of `model` over the first epoch of `data`, with running statistics.
+/// Loss and accuracy of `model` over the first epoch of `data`, with running statistics. Of samples with several views, such as ten crops,
+/// the logits of the views are averaged.
 ///
 /// # Errors
-/// When the data do not fit the model, or a batch cannot be read.
+/// When the data do not fit the model, are mixed, or a batch cannot be read.
 pub fn evaluate(model: &Model, data: &dyn Batches) -> Result<Score> {
     evaluate_in(&Workspace::new(&model.graph, None), model, data, usize::MAX)
+}
+
+/// [`evaluate`], and the fraction of samples whose class is among the five likeliest, or among all where there are fewer.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_top5(model: &Model, data: &dyn Batches) -> Result<(Score, f64)> {
+    let (mut tally, mut five) = (Tally::default(), 0);
+    predict(model, data, |logits, labels| {
+        let loss = kernels::cross_entropy(logits, &Tensor::new(labels, logits.device())?, 0.0)?.to_dtype(DType::F64)?.to_scalar()?;
+        tally.add(&[loss, accuracy::hits(logits, labels, 1)? as f64], labels.len());
+        five += accuracy::hits(logits, labels, logits.dim(1)?.min(5))?;
+        Ok(())
+    })?;
+    Ok((tally.score(), five as f64 / tally.samples.max(1) as f64))
+}
+
+/// Gives `each` the logits `(n, classes)` of every batch of the first epoch of `data`, with its `n` labels. As [`evaluate`] has them: with
+/// running statistics, and of several views their mean.
+///
+/// # Errors
+/// As [`evaluate`], and those of `each`.
+pub fn predict(model: &Model, data: &dyn Batches, mut each: impl FnMut(&Tensor, &[u32]) -> Result<()>) -> Result<()> {
+    check_fit(&model.graph, data)?;
+    let workspace = Workspace::new(&model.graph, None);
+    for batch in data.epoch(0, 0) {
+        let batch = batch.map_err(Error::Batch)?;
+        let (xs, _) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
+        each(&logits(&workspace, model, &xs, batch.views())?, &batch.labels)?;
+    }
+    Ok(())
+}
+
+/// The logits of samples with so many views each, which are means over them.
+fn logits(workspace: &Workspace, model: &Model, xs: &Tensor, views: usize) -> Result<Tensor> {
+    let logits = workspace.infer(&model.graph, &model.params, xs)?;
+    Ok(if views == 1 { logits } else { logits.reshape((logits.dim(0)? / views, views, ()))?.mean(1)? })
 }
 
 /// [`evaluate`], at most `size` samples at a time, in the memory of a `workspace` of the model's graph.
@@ -36,9 +75,13 @@ pub(super) fn evaluate_in(workspace: &Workspace, model: &Model, data: &dyn Batch
     let (mut tally, mut unread) = (Tally::default(), Unread::default());
     for batch in data.epoch(0, 0) {
         let batch = batch.map_err(Error::Batch)?;
+        if batch.mixed.is_some() {
+            return Err(Error::mismatch("samples to be tested with", "samples as they are", "mixed ones"));
+        }
         let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
-        for (from, len) in micro::parts(batch.len(), size.min(batch.len())) {
-            let logits = workspace.infer(&model.graph, &model.params, &xs.narrow(0, from, len)?)?;
+        let views = batch.views();
+        for (from, len) in micro::parts(batch.len(), (size / views).clamp(1, batch.len())) {
+            let logits = logits(workspace, model, &xs.narrow(0, from * views, len * views)?, views)?;
             let labels = labels.narrow(0, from, len)?;
             let loss = kernels::cross_entropy(&logits, &labels, 0.0)?;
             unread.note(&[&loss, &accuracy::hits_there(&logits, &labels)?], len)?;
@@ -54,8 +97,9 @@ pub(super) fn evaluate_in(workspace: &Workspace, model: &Model, data: &dyn Batch
 /// What would otherwise fail in the middle of an epoch.
 pub(super) fn check_fit(graph: &Graph, data: &dyn Batches) -> Result<()> {
     let (wanted, found) = (graph.input_shape(), data.sample_shape());
-    let flat = wanted.len() == 1 && wanted[0] == found.iter().product::<usize>();
-    if !flat && wanted != found {
+    let view = if found.len() == 4 { &found[1..] } else { &found[..] };
+    let flat = wanted.len() == 1 && wanted[0] == view.iter().product::<usize>();
+    if !flat && wanted != view {
         return Err(Error::mismatch(format!("{}: samples", graph.name), format!("{wanted:?}"), format!("{found:?}")));
     }
     if graph.output_shape() != [data.classes()] {

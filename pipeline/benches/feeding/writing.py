@@ -3,6 +3,7 @@
 writing.py PEER WORKERS FOLDER TO     makes it in the folder TO; prints `took`, seconds of processors and of the clock, imports left out
 """
 
+import multiprocessing
 import os
 import sys
 import time
@@ -67,6 +68,8 @@ def main():
     work = write(peer, folder, to, int(workers))
     start, before = time.perf_counter(), os.times()
     work()
+    for child in multiprocessing.active_children():
+        child.join()
     after = os.times()
     # In user and system mode, of this process and of those that it has waited for.
     print("took", sum(after[:4]) - sum(before[:4]), time.perf_counter() - start, flush=True)

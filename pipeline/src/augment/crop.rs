@@ -20,14 +20,17 @@ pub(super) fn centre_crop(image: &mut Image, size: usize, scratch: &mut Scratch)
     if height < size || width < size {
         return Err(AugmentError::Small { step: "centre_crop", wanted: size, height, width });
     }
-    let offset = |side: usize| {
+    cut(image, middle(height, width, size).map(|offset| offset as isize), size, scratch);
+    Ok(())
+}
+
+/// `[top, left]` of the `size × size` pixels in the middle.
+pub(super) fn middle(height: usize, width: usize, size: usize) -> [usize; 2] {
+    [height, width].map(|side| {
         let half = (side - size) / 2;
         // Half a pixel too many goes to the even neighbour.
         if (side - size) % 2 == 1 { half + half % 2 } else { half }
-    };
-    let window = [offset(height) as isize, offset(width) as isize];
-    cut(image, window, size, scratch);
-    Ok(())
+    })
 }
 
 pub(super) fn pad_crop(image: &mut Image, size: usize, pad: usize, rng: &mut Rng, scratch: &mut Scratch) -> Result<(), AugmentError> {
@@ -41,25 +44,27 @@ pub(super) fn pad_crop(image: &mut Image, size: usize, pad: usize, rng: &mut Rng
     Ok(())
 }
 
-/// The `size × size` pixels from `[top, left]` on; black outside the picture.
-fn cut(image: &mut Image, [top, left]: [isize; 2], size: usize, scratch: &mut Scratch) {
+/// Leaves the `size × size` pixels from `place` on.
+fn cut(image: &mut Image, place: [isize; 2], size: usize, scratch: &mut Scratch) {
+    scratch.spare.clear();
+    part(image, place, size, &mut scratch.spare);
+    std::mem::swap(&mut image.pixels, &mut scratch.spare);
+    (image.height, image.width) = (size, size);
+}
+
+/// Adds the `size × size` pixels from `[top, left]` on to `into`; black outside the picture.
+pub(super) fn part(image: &Image, [top, left]: [isize; 2], size: usize, into: &mut Vec<u8>) {
     let c = image.channels;
-    let spare = &mut scratch.spare;
-    spare.clear();
+    let start = into.len();
+    into.resize(start + size * size * c, 0);
     // Columns of the window that lie in the picture, counted in the window.
     let inside = (-left).clamp(0, size as isize) as usize..(image.width as isize - left).clamp(0, size as isize) as usize;
-    for y in top..top + size as isize {
+    for (row, y) in into[start..].chunks_exact_mut(size * c).zip(top..) {
         if (0..image.height as isize).contains(&y) && !inside.is_empty() {
             let from = (y as usize * image.width).wrapping_add_signed(left + inside.start as isize) * c;
-            spare.resize(spare.len() + inside.start * c, 0);
-            spare.extend_from_slice(&image.pixels[from..from + inside.len() * c]);
-            spare.resize(spare.len() + (size - inside.end) * c, 0);
-        } else {
-            spare.resize(spare.len() + size * c, 0);
+            row[inside.start * c..inside.end * c].copy_from_slice(&image.pixels[from..from + inside.len() * c]);
         }
     }
-    std::mem::swap(&mut image.pixels, spare);
-    (image.height, image.width) = (size, size);
 }
 
 /// The rectangle of a random resized crop.

@@ -3,12 +3,16 @@
 //! A list of [`Transform`]s reads as the data flows. Each draws from a generator that belongs to the sample and the epoch, so that what was
 //! done to a picture can be done again. All work on stored pixels (`u8`, channels last), before normalisation.
 
+mod contrast;
 mod crop;
 mod cutout;
 mod flip;
+mod jitter;
 pub mod normalize;
 mod presets;
 mod resize;
+mod rotate;
+mod ten_crop;
 
 use datasets::{Image, Normalize, Rng};
 use serde::{Deserialize, Serialize};
@@ -16,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::decode::Window;
 use crate::{Error, Result};
 
-pub use presets::{cifar_eval, cifar_train, imagenet_eval, imagenet_train, tiny_eval, tiny_train};
+pub use contrast::Contrast;
+pub use presets::{cifar_eval, cifar_train, colour_jitter, imagenet_eval, imagenet_ten_crop, imagenet_train, tiny_eval, tiny_train};
+pub use rotate::Between;
 
 /// One step from picture to picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +72,40 @@ pub enum Transform {
         /// In `0.0..=1.0`.
         p: f64,
     },
+    /// Turns the picture about its middle by a random angle; its size stays the same.
+    Rotate {
+        /// Least and largest angle in degrees, counter-clockwise.
+        degrees: [f64; 2],
+        /// What colour there is between pixels. Default: that of the nearest one.
+        #[serde(default)]
+        between: Between,
+        /// What comes into sight from outside; of grey pictures, the first number. Default black.
+        #[serde(default)]
+        fill: [u8; 3],
+    },
+    /// Changes brightness, contrast, saturation and hue at random, in random order, as torchvision's `ColorJitter` does;
+    /// [`colour_jitter`] takes its four numbers. Grey pictures have neither saturation nor hue.
+    ColourJitter {
+        /// Least and largest factor; 1, the default of both, changes nothing, 0 makes all black.
+        #[serde(default = "jitter::same")]
+        brightness: [f64; 2],
+        /// Least and largest factor; 1, the default of both, changes nothing, 0 makes all the mean grey.
+        #[serde(default = "jitter::same")]
+        contrast: [f64; 2],
+        /// Least and largest factor; 1, the default of both, changes nothing, 0 makes a grey picture.
+        #[serde(default = "jitter::same")]
+        saturation: [f64; 2],
+        /// Least and largest turn of the colour circle, -½ to ½. Default 0.
+        #[serde(default)]
+        hue: [f64; 2],
+    },
+    /// Makes ten pictures of one: its four corners and its middle, `size × size` pixels each, and the same of the mirrored picture, in
+    /// torchvision's order. As the last step; batches are then `[n, 10, c, size, size]`, and [`Augment::apply`] leaves the ten one below the
+    /// other.
+    TenCrop {
+        /// Pixels.
+        size: usize,
+    },
     /// Blanks a square (DeVries & Taylor 2017) of `length` pixels, rounded down to even, whose centre is any pixel; what reaches over the
     /// border is cut off.
     ///
@@ -108,6 +148,9 @@ pub enum AugmentError {
 /// Pixels on a side that no step exceeds.
 const LONGEST: usize = 65_535;
 
+/// What a factor of colour may be; far beyond 1 little but black and white is left.
+const FACTORS: [f64; 2] = [0.0, 100.0];
+
 /// A list of steps, checked, and what they need to know of the rest of the way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Augment {
@@ -131,6 +174,13 @@ impl Augment {
     pub fn new(transforms: Vec<Transform>, normalize: Option<&Normalize>) -> Result<Self> {
         for (at, transform) in transforms.iter().enumerate() {
             transform.check(&format!("transforms[{at}]"))?;
+            if matches!(transform, Transform::TenCrop { .. }) && at + 1 < transforms.len() {
+                return Err(Error::config(
+                    format!("transforms[{at}]"),
+                    "ten_crop as the last step",
+                    format!("{} after it", transforms.len() - 1 - at),
+                ));
+            }
         }
         let mean = |channel: usize| normalize.and_then(|n| n.mean.get(channel).or(n.mean.first())).copied().unwrap_or(0.0);
         let blank = std::array::from_fn(|channel| (mean(channel) * 255.0).round().clamp(0.0, 255.0) as u8);
@@ -140,6 +190,11 @@ impl Augment {
     /// Whether no picture is changed.
     pub fn is_empty(&self) -> bool {
         self.transforms.is_empty()
+    }
+
+    /// How many pictures become of one.
+    pub fn views(&self) -> usize {
+        if matches!(self.transforms.last(), Some(Transform::TenCrop { .. })) { ten_crop::VIEWS } else { 1 }
     }
 
     /// Takes `image` through all steps.
@@ -164,6 +219,22 @@ impl Augment {
     /// # Errors
     /// As those of [`Augment::apply`].
     pub fn apply_to(&self, part: Window, image: &mut Image, rng: &mut Rng, scratch: &mut Scratch) -> Result<(), AugmentError> {
+        if self.apply_but_mirror(part, image, rng, scratch)? {
+            flip::flip(image);
+        }
+        Ok(())
+    }
+
+    /// As [`Augment::apply_to`], but where the last step is a flip, the result says whether the picture is still to be mirrored: that costs a
+    /// tenth where planes are written.
+    pub(crate) fn apply_but_mirror(
+        &self,
+        part: Window,
+        image: &mut Image,
+        rng: &mut Rng,
+        scratch: &mut Scratch,
+    ) -> Result<bool, AugmentError> {
+        let mut mirror = false;
         for (at, transform) in self.transforms.iter().enumerate() {
             match *transform {
                 Transform::Resize { shorter } => resize::shorter_side(image, shorter, scratch)?,
@@ -174,15 +245,22 @@ impl Augment {
                     let window = if at == 0 { part } else { crop::random_window([image.height, image.width], area, ratio, rng) };
                     resize::resize_window(image, window, [size, size], scratch);
                 }
-                Transform::Flip { p } => {
-                    if rng.chance(p) {
-                        flip::flip(image);
-                    }
+                Transform::Flip { p } => match rng.chance(p) {
+                    true if at + 1 == self.transforms.len() => mirror = true,
+                    true => flip::flip(image),
+                    false => {}
+                },
+                Transform::Rotate { degrees: [least, largest], between, ref fill } => {
+                    rotate::rotate(image, rng.range(least, largest), between, fill, scratch);
                 }
+                Transform::ColourJitter { brightness, contrast, saturation, hue } => {
+                    jitter::jitter(image, [brightness, contrast, saturation, hue], rng);
+                }
+                Transform::TenCrop { size } => ten_crop::ten_crop(image, size, scratch)?,
                 Transform::Cutout { length } => cutout::cutout(image, length, &self.blank, rng),
             }
         }
-        Ok(())
+        Ok(mirror)
     }
 }
 
@@ -216,6 +294,27 @@ impl Transform {
             }
             Self::Flip { p } if (0.0..=1.0).contains(&p) => Ok(()),
             Self::Flip { p } => Err(Error::config(format!("{at}.flip.p"), "a probability, 0 to 1", p)),
+            Self::Rotate { degrees: [least, largest], .. } if -360.0 <= least && least <= largest && largest <= 360.0 => Ok(()),
+            Self::Rotate { degrees: [least, largest], .. } => {
+                Err(Error::config(format!("{at}.rotate.degrees"), "-360 ≤ least ≤ largest ≤ 360", format!("[{least}, {largest}]")))
+            }
+            Self::ColourJitter { brightness, contrast, saturation, hue } => {
+                let within = |field: &str, [least, largest]: [f64; 2], [low, high]: [f64; 2]| match low <= least
+                    && least <= largest
+                    && largest <= high
+                {
+                    true => Ok(()),
+                    false => {
+                        let wanted = format!("{low} ≤ least ≤ largest ≤ {high}");
+                        Err(Error::config(format!("{at}.colour_jitter.{field}"), wanted, format!("[{least}, {largest}]")))
+                    }
+                };
+                within("brightness", brightness, FACTORS)?;
+                within("contrast", contrast, FACTORS)?;
+                within("saturation", saturation, FACTORS)?;
+                within("hue", hue, [-0.5, 0.5])
+            }
+            Self::TenCrop { size } => pixels("ten_crop.size", size),
             Self::Cutout { length } if length >= 2 => Ok(()),
             Self::Cutout { length } => Err(Error::config(format!("{at}.cutout.length"), "at least 2 pixels", length)),
         }

@@ -3,6 +3,8 @@
 use datasets::Normalize;
 use serde::{Deserialize, Serialize};
 
+use super::Contrast;
+use crate::loader::Output;
 use crate::{Error, Result};
 
 /// Which constants bring pixels to mean 0 and standard deviation 1.
@@ -37,9 +39,21 @@ pub enum Constants {
     ImageNet,
     /// These.
     Given(Normalize),
+    /// None for all pictures, but for each its own (global contrast normalisation). Only with [`Output::F32`].
+    Contrast(Contrast),
 }
 
 impl Constants {
+    pub(crate) fn check(&self, output: Output) -> Result<()> {
+        match self {
+            Self::Contrast(_) if output != Output::F32 => {
+                Err(Error::config("output", "f32, since with `contrast` each picture has numbers of its own", "u8"))
+            }
+            Self::Contrast(contrast) => contrast.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// The numbers, one per channel of `channels`; one number for all channels is repeated.
     ///
     /// # Errors
@@ -48,7 +62,7 @@ impl Constants {
         let rgb = |mean: [f32; 3], std: [f32; 3]| Normalize { mean: mean.to_vec(), std: std.to_vec() };
         let grey = |mean: f32, std: f32| Normalize { mean: vec![mean], std: vec![std] };
         let Normalize { mean, std } = match self {
-            Self::None => return Ok(None),
+            Self::None | Self::Contrast(_) => return Ok(None),
             Self::Store => {
                 let missing = || {
                     Error::config(

@@ -7,7 +7,7 @@
 
 pub(crate) mod check;
 pub(crate) mod header;
-mod moments;
+pub(crate) mod moments;
 mod prepare;
 mod state;
 mod summary;

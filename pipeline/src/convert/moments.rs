@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Sums over pixels, in integers: exact, so that no order of adding changes them. 2⁶⁴ holds the squares of 280 million million
 /// pixels, a thousand times ImageNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Moments {
+pub(crate) struct Moments {
     /// Pictures measured.
-    pub(super) pictures: u64,
+    pub(crate) pictures: u64,
     grey: Sums,
     color: Sums,
 }
@@ -22,21 +22,21 @@ struct Sums {
 }
 
 impl Moments {
-    pub(super) fn of(image: &Image) -> Self {
+    pub(crate) fn of(image: &Image) -> Self {
         match image.channels {
             1 => Self { pictures: 1, grey: Sums::of::<1>(&image.pixels), ..Self::default() },
             _ => Self { pictures: 1, color: Sums::of::<3>(&image.pixels), ..Self::default() },
         }
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.pictures += other.pictures;
         self.grey.add(&other.grey);
         self.color.add(&other.color);
     }
 
     /// Mean and standard deviation on the scale 0 to 1, of one channel if all is grey, else of three.
-    pub(super) fn normalize(&self) -> Option<Normalize> {
+    pub(crate) fn normalize(&self) -> Option<Normalize> {
         let channels = if self.color.pixels == 0 { 1 } else { 3 };
         let pixels = self.grey.pixels + self.color.pixels;
         let moment = |channel: usize| {

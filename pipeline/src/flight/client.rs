@@ -127,7 +127,7 @@ impl Client {
     /// When the server cannot be reached, has no such data set, or refuses the configuration.
     pub fn connect(remote: &Remote, dataset: &str, config: Config) -> Result<Self> {
         let line = remote.open()?;
-        let loader = Config { threads: 0, ..config };
+        let loader = Config { threads: 0, cache: 0, ..config };
         let ticket = Ticket { dataset: dataset.to_owned(), loader, epoch: 0, start: 0, group: None };
         let descriptor = FlightDescriptor { kind: COMMAND, command: ticket.json().into(), path: Vec::new() };
         let summary = line.wait(|line| async move {
@@ -171,7 +171,7 @@ impl Batches for Client {
     }
 
     fn sample_shape(&self) -> Vec<usize> {
-        self.summary.shape.to_vec()
+        self.summary.shape.clone()
     }
 
     fn classes(&self) -> usize {

@@ -1,7 +1,7 @@
 //! A batch as three columns of Arrow, and back: pictures, labels, indices.
 //!
 //! ```text
-//! image  fixed_size_list<u8 or f32>[c·h·w], marked as arrow.fixed_shape_tensor of [c, h, w]
+//! image  fixed_size_list<u8 or f32>[c·h·w], marked as arrow.fixed_shape_tensor of [c, h, w], or of [v, c, h, w] where samples have views
 //! label  u32
 //! index  u64
 //! ```
@@ -16,7 +16,7 @@ use arrow_ipc::convert::{IpcSchemaEncoder, try_fb_to_schema, try_schema_from_ipc
 use arrow_ipc::{Buffer, FieldNode, MessageBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::{BufMut, Bytes, BytesMut};
-use datasets::{Batch, Normalize, Values};
+use datasets::{Batch, Mixed, Normalize, Values};
 use flatbuffers::FlatBufferBuilder;
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -34,10 +34,13 @@ const ALIGN: usize = 64;
 const KEY: &str = "topolab";
 
 /// Which batch of the epoch a part of a flight is: its metadata, as JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Its number in the epoch.
     pub(super) batch: usize,
+    /// With what its samples were mixed, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mixed: Option<Mixed>,
 }
 
 /// The schema of a flight, as the metadata of an IPC message. What there is to know of the data stands in it as JSON, as `topolab`.
@@ -59,7 +62,8 @@ fn columns(summary: &Summary, output: Output) -> Schema {
         Output::F32 => DataType::Float32,
     };
     let numbers: usize = summary.shape.iter().product();
-    let tensor = serde_json::json!({ "shape": summary.shape, "dim_names": ["C", "H", "W"] }).to_string();
+    let names = &["V", "C", "H", "W"][4 - summary.shape.len()..];
+    let tensor = serde_json::json!({ "shape": summary.shape, "dim_names": names }).to_string();
     let extension = [("ARROW:extension:name", "arrow.fixed_shape_tensor"), ("ARROW:extension:metadata", &tensor)];
     let item = Arc::new(Field::new("item", number, false));
     let about = serde_json::json!(summary).to_string();
@@ -90,7 +94,7 @@ pub(super) fn beginning(schema: Bytes) -> Pieces {
 }
 
 /// The part of a flight that is batch `number`. The loader gets the batch's memory back once all of it is on its way.
-pub(super) fn part(number: usize, batch: Batch, loader: &Loader) -> Pieces {
+pub(super) fn part(number: usize, mut batch: Batch, loader: &Loader) -> Pieces {
     let rows = batch.len();
     let labels: Vec<u8> = batch.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
     let indices: Vec<u8> = batch.indices.iter().flat_map(|index| index.to_le_bytes()).collect();
@@ -107,7 +111,7 @@ pub(super) fn part(number: usize, batch: Batch, loader: &Loader) -> Pieces {
     }
     tail.put_bytes(0, layout.end() - bytes - tail.len());
 
-    let place = serde_json::json!(Place { batch: number }).to_string();
+    let place = serde_json::json!(Place { batch: number, mixed: batch.mixed.take() }).to_string();
     let mut head = BytesMut::from(&FlightData { header: layout.metadata(numbers), metadata: place.into() }.encode_to_vec()[..]);
     varint(&mut head, BODY);
     varint(&mut head, layout.end() as u64);
@@ -258,6 +262,7 @@ pub(super) async fn read(
             let place: Place = serde_json::from_slice(&place).map_err(|error| Failure::protocol(format!("a batch's place: {error}")))?;
             let mut batch = body(messages, length, &layout, summary, output).await?;
             batch.normalize = normalize.cloned();
+            batch.mixed = mixed(place.mixed, &batch.labels, summary)?;
             return Ok(Some(Part::Batch(place.batch, batch)));
         }
         if key & 7 != 2 {
@@ -275,17 +280,17 @@ pub(super) async fn read(
 }
 
 async fn body(messages: &mut Messages, length: usize, layout: &Layout, summary: &Summary, output: Output) -> Result<Batch, Failure> {
-    let [c, h, w] = summary.shape;
-    let rows = layout.rows;
+    let Summary { shape, .. } = summary;
+    let (rows, size) = (layout.rows, shape.iter().product::<usize>());
     let width = match output {
         Output::U8 => size_of::<u8>(),
         Output::F32 => size_of::<f32>(),
     };
-    let wanted = rows.checked_mul(c * h * w).and_then(|numbers| Some(Layout::new(rows, numbers.checked_mul(width)?)));
+    let wanted = rows.checked_mul(size).and_then(|numbers| Some(Layout::new(rows, numbers.checked_mul(width)?)));
     if wanted.as_ref() != Some(layout) || length != messages.rest() || length != layout.end() {
-        return Err(Failure::protocol(format!("wanted {rows} pictures of {c}×{h}×{w}, found a body of {length} bytes")));
+        return Err(Failure::protocol(format!("wanted {rows} pictures of {shape:?}, found a body of {length} bytes")));
     }
-    let numbers = rows * c * h * w;
+    let numbers = rows * size;
     let values = match output {
         Output::U8 => {
             let mut values = Vec::with_capacity(numbers);
@@ -310,8 +315,28 @@ async fn body(messages: &mut Messages, length: usize, layout: &Layout, summary: 
     let column = |range: &Range<usize>| &tail[range.start - layout.values.end..range.end - layout.values.end];
     let labels: Vec<u32> = column(&layout.labels).as_chunks().0.iter().map(|label| u32::from_le_bytes(*label)).collect();
     let indices = column(&layout.indices).as_chunks().0.iter().map(|index| u64::from_le_bytes(*index)).collect();
-    if let Some(label) = labels.iter().find(|&&label| label as usize >= summary.classes.len()) {
-        return Err(Failure::protocol(format!("wanted labels below {}, found {label}", summary.classes.len())));
+    check_labels(&labels, summary)?;
+    Ok(Batch { values, shape: [&[rows], &shape[..]].concat(), labels, indices, normalize: None, mixed: None })
+}
+
+fn check_labels(labels: &[u32], summary: &Summary) -> Result<(), Failure> {
+    match labels.iter().find(|&&label| label as usize >= summary.classes.len()) {
+        Some(label) => Err(Failure::protocol(format!("wanted labels below {}, found {label}", summary.classes.len()))),
+        None => Ok(()),
     }
-    Ok(Batch { values, shape: vec![rows, c, h, w], labels, indices, normalize: None })
+}
+
+/// What was said of the mixture of samples labelled `labels`, if it can be.
+fn mixed(mixed: Option<Mixed>, labels: &[u32], summary: &Summary) -> Result<Option<Mixed>, Failure> {
+    if let Some(Mixed { share, others }) = &mixed {
+        check_labels(others, summary)?;
+        if others.len() != labels.len() || !(0.5..=1.0).contains(share) {
+            return Err(Failure::protocol(format!(
+                "wanted {} others and a share of ½ to 1, found {} and {share}",
+                labels.len(),
+                others.len()
+            )));
+        }
+    }
+    Ok(mixed)
 }

@@ -143,7 +143,7 @@ impl Service {
         let full = || Status::resource_exhausted(format!("{} streams are open, which is the most", inner.most_streams));
         let stream = Counted::new(&inner.makers, inner.most_streams).ok_or_else(full)?;
         let (loader, summary) = self.open(&ticket).await?;
-        ticket.check_size(summary.shape).map_err(refusal)?;
+        ticket.check_size(&summary.shape).map_err(refusal)?;
         let numbers = match &ticket.group {
             None => Numbers::Own(ticket.start.min(summary.batches)..summary.batches),
             Some(group) => Numbers::Shared(Groups::join(&inner.groups, &ticket, group, summary.batches)?),
@@ -192,7 +192,7 @@ impl Service {
             split: ticket.loader.split.clone(),
             samples: loader.samples(),
             batches: loader.batches(),
-            shape: loader.shape(),
+            shape: loader.sample_shape(),
             classes: store.meta().classes.clone(),
             normalize: loader.normalize(),
             content: store.meta().content.clone(),

@@ -28,7 +28,7 @@ const LONGEST_NAME: usize = 200;
 pub struct Ticket {
     /// The data set's name at the server.
     pub dataset: String,
-    /// Which samples, in which order, and what is done to them; but `threads`, which are the server's.
+    /// Which samples, in which order, and what is done to them; but `threads` and `cache`, which are the server's.
     #[serde(default)]
     pub loader: Config,
     /// The epoch. Default 0.
@@ -67,8 +67,8 @@ pub struct Summary {
     pub samples: usize,
     /// Number of batches in an epoch.
     pub batches: usize,
-    /// `[c, h, w]` of each picture.
-    pub shape: [usize; 3],
+    /// `[c, h, w]` of each picture, or `[v, c, h, w]` of `v` views of each.
+    pub shape: Vec<usize>,
     /// The classes' names.
     pub classes: Vec<String>,
     /// What to do to `u8` pixels; without it they become `p / 255`.
@@ -92,12 +92,15 @@ impl Ticket {
 
     /// What can be said against it before a picture is looked at.
     fn check(&self) -> Result<()> {
-        let Config { batch, transforms, threads, .. } = &self.loader;
+        let Config { batch, transforms, threads, cache, .. } = &self.loader;
         if !(1..=MOST_SAMPLES).contains(batch) {
             return Err(Error::config("loader.batch", format!("1 to {MOST_SAMPLES}"), batch));
         }
         if *threads != 0 {
             return Err(Error::config("loader.threads", "0, since the threads are the server's", threads));
+        }
+        if *cache != 0 {
+            return Err(Error::config("loader.cache", "0, since the memory is the server's", cache));
         }
         if transforms.len() > MOST_TRANSFORMS {
             return Err(Error::config("loader.transforms", format!("at most {MOST_TRANSFORMS}"), transforms.len()));
@@ -114,7 +117,7 @@ impl Ticket {
     }
 
     /// Whether batches of pictures of this shape can be sent.
-    pub(super) fn check_size(&self, shape: [usize; 3]) -> Result<()> {
+    pub(super) fn check_size(&self, shape: &[usize]) -> Result<()> {
         let number = match self.loader.output {
             Output::U8 => size_of::<u8>(),
             Output::F32 => size_of::<f32>(),

@@ -37,7 +37,11 @@ impl Scan {
             }
             match *bytes.get(at + 1)? {
                 0 => self.bytes.push(0xff),
-                0xff => at -= 1,
+                // As many as one likes may stand before a marker.
+                0xff => {
+                    at += 1;
+                    continue;
+                }
                 marker @ 0xd0..=0xd7 if usize::from(marker - 0xd0) == self.ends.len() % 8 => self.ends.push(self.bytes.len()),
                 0xd0..=0xd7 => return None,
                 _ => break,

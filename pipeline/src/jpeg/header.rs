@@ -28,15 +28,9 @@ pub(super) struct Component {
     pub(super) ac: usize,
 }
 
-/// Multipliers of the coefficients, in the order of the file; four tables.
-#[derive(Debug)]
-pub(super) struct Quantisers(pub(super) [[u16; 64]; 4]);
-
-impl Default for Quantisers {
-    fn default() -> Self {
-        Self([[1; 64]; 4])
-    }
-}
+/// Multipliers of the coefficients, in the order of the file; those of the four tables that it defines.
+#[derive(Debug, Default)]
+pub(super) struct Quantisers(pub(super) [Option<[u16; 64]>; 4]);
 
 /// Which colours three components are, as far as markers say.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,6 +45,8 @@ impl Header {
     pub(super) fn read(&mut self, bytes: &[u8], quantisers: &mut Quantisers, tables: &mut Tables) -> Option<()> {
         self.components.clear();
         self.restart = 0;
+        quantisers.0 = [None; 4];
+        tables.defined = Default::default();
         let mut colours = Colours::Unsaid;
         let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
         loop {
@@ -68,7 +64,9 @@ impl Header {
                 0xda => {
                     self.scan(segment)?;
                     self.scan = bytes.len() - rest.len();
-                    return self.check(colours);
+                    self.check(colours)?;
+                    let defined = |c: &Component| quantisers.0[c.quantiser].is_some() && tables.defined[0][c.dc] && tables.defined[1][c.ac];
+                    return self.components.iter().all(defined).then_some(());
                 }
                 0xdb => define(quantisers, segment)?,
                 0xdd => self.restart = usize::from(u16::from_be_bytes(*segment.first_chunk()?)),
@@ -144,7 +142,7 @@ fn define(quantisers: &mut Quantisers, mut segment: &[u8]) -> Option<()> {
             _ => return None,
         };
         let (numbers, after) = rest.split_at_checked(if wide { 128 } else { 64 })?;
-        for (at, number) in table.iter_mut().enumerate() {
+        for (at, number) in table.insert([0; 64]).iter_mut().enumerate() {
             *number = if wide { u16::from_be_bytes([numbers[2 * at], numbers[2 * at + 1]]) } else { numbers[at].into() };
         }
         segment = after;

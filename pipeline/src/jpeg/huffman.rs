@@ -3,11 +3,13 @@
 /// Bits that a look-up sees.
 const SEEN: u32 = 11;
 
-/// The tables of a file, by number; those of the last file stay until another defines them anew.
+/// The tables of a file, by number. Those of the last file stay, for the next that defines them alike.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) dc: [Table; 4],
     pub(super) ac: [Table; 4],
+    /// Which of them this file has defined.
+    pub(super) defined: [[bool; 4]; 2],
 }
 
 /// One table.
@@ -93,11 +95,11 @@ impl Tables {
             let counts: &[u8; 16] = rest.first_chunk()?;
             let total: usize = counts.iter().map(|&count| usize::from(count)).sum();
             let (definition, after) = rest.split_at_checked(16 + total)?;
-            let number = usize::from(head & 15);
-            match head >> 4 {
-                0 => self.dc.get_mut(number)?.define(definition, true)?,
-                1 => self.ac.get_mut(number)?.define(definition, false)?,
-                _ => return None,
+            let (class, number) = (usize::from(head >> 4), usize::from(head & 15));
+            *self.defined.get_mut(class)?.get_mut(number)? = true;
+            match class {
+                0 => self.dc[number].define(definition, true)?,
+                _ => self.ac[number].define(definition, false)?,
             }
             segment = after;
         }

@@ -106,7 +106,7 @@ impl Decoder {
         let mut parts = [Part::default(); 3];
         for (number, ((part, component), plane)) in parts.iter_mut().zip(components).zip(&mut *planes).enumerate() {
             *part = Part { blocks: if number == 0 { grid.blocks } else { [1, 1] }, dc: component.dc, ac: component.ac, ..*part };
-            for (&at, &number) in ZIGZAG.iter().zip(&quantisers.0[component.quantiser]) {
+            for (&at, &number) in ZIGZAG.iter().zip(&quantisers.0[component.quantiser]?) {
                 part.quantiser[usize::from(at)] = number.into();
             }
             plane.lay(grid, part.blocks);

@@ -156,3 +156,32 @@ fn a_damaged_index_changes_nothing_and_a_forged_one_does_no_harm() {
         }
     }
 }
+
+/// What a file does not say itself is not taken from the file before.
+#[test]
+fn a_file_without_its_tables_is_none() {
+    let mut decoder = Decoder::default();
+    for (name, bytes) in files() {
+        assert!(decode(&mut decoder, &bytes, Window::whole).is_some(), "{name}");
+        for tables in [0xc4, 0xdb] {
+            let (mut less, mut at) = (bytes[..2].to_vec(), 2);
+            while bytes[at + 1] != 0xda {
+                let end = at + 2 + usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
+                if bytes[at + 1] != tables {
+                    less.extend_from_slice(&bytes[at..end]);
+                }
+                at = end;
+            }
+            less.extend_from_slice(&bytes[at..]);
+            assert!(decode(&mut decoder, &less, Window::whole).is_none(), "{name} without {tables:x}");
+        }
+    }
+}
+
+/// Before a marker there may be any number of `0xff`, even where pixels should begin.
+#[test]
+fn bytes_that_fill_are_no_pixels() {
+    let mut scan = Scan::default();
+    assert!(scan.fill(&[0xff, 0xff, 0xff, 0xd9]).is_some());
+    assert!(scan.fill(&[0xff, 0xff, 0xff]).is_none());
+}

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use datasets::{Batch, Image, Values};
+use datasets::{Batch, Image, Mixed, Seed, Values};
 
 use crate::Result;
 use crate::augment::Scratch;
 use crate::collate::{self, Value, View};
-use crate::decode::{self, Decoder};
+use crate::decode::{self, Decoder, Window};
 use crate::error::RecordError;
 use crate::order::{Plan, Plans};
 use crate::store::{Encoding, Record};
@@ -54,15 +54,15 @@ impl Task {
         let (values, normalize) = match inner.config.output {
             Output::U8 => {
                 let values = self.fill(desk, &plan, (&inner.bytes, &()), &mut labels, stopped)?;
-                (values.map(Values::U8), inner.normalize.clone())
+                (values.map(|(values, mixed)| (Values::U8(values), mixed)), inner.normalize.clone())
             }
             Output::F32 => {
                 let values = self.fill(desk, &plan, (&inner.floats, &inner.lookup), &mut labels, stopped)?;
-                (values.map(Values::F32), None)
+                (values.map(|(values, mixed)| (Values::F32(values), mixed)), None)
             }
         };
-        let [c, h, w] = inner.shape;
-        Ok(values.map(|values| Batch { values, shape: vec![labels.len(), c, h, w], labels, indices: plan.indices, normalize }))
+        let shape = [&[labels.len()], &inner.sample_shape()[..]].concat();
+        Ok(values.map(|(values, mixed)| Batch { values, shape, labels, indices: plan.indices, normalize, mixed }))
     }
 
     fn fill<T: Value>(
@@ -72,48 +72,75 @@ impl Task {
         (pool, table): (&Pool<T>, &T::Table),
         labels: &mut Vec<u32>,
         stopped: &dyn Fn() -> bool,
-    ) -> Result<Option<Vec<T>>> {
-        let Inner { store, config, split, shape, .. } = &*self.inner;
+    ) -> Result<Option<(Vec<T>, Option<Mixed>)>> {
+        let Inner { store, config, split, shape, views, cache, .. } = &*self.inner;
         let reader = store.reader()?;
+        let prefetch = |number: usize| {
+            if number < self.plans.batches() {
+                let mut coming = self.plans.plan(number).indices;
+                coming.retain(|&index| cache.get(index).is_none());
+                reader.prefetch(*split, &coming);
+            }
+        };
         // The first of each thread is nobody's next.
         if self.begun.fetch_add(1, Ordering::Relaxed) < self.stride {
-            reader.prefetch(*split, &plan.indices);
+            prefetch(plan.number);
         }
-        let next = plan.number + self.stride;
-        if next < self.plans.batches() {
-            reader.prefetch(*split, &self.plans.plan(next).indices);
-        }
+        prefetch(plan.number + self.stride);
 
-        let size: usize = shape.iter().product();
+        let size = views * shape.iter().product::<usize>();
         let mut values = pool.take(size * plan.indices.len());
-        for (slot, &index) in values.chunks_exact_mut(size).zip(&plan.indices) {
+        for (k, (slot, &index)) in values.chunks_exact_mut(size).zip(&plan.indices).enumerate() {
             if stopped() {
                 return Ok(None);
             }
-            let record = reader.record(*split, index as usize)?;
+            let record = match cache.get(index) {
+                Some(record) => record,
+                None => reader.record(*split, index as usize)?,
+            };
             labels.push(record.label);
-            let placed = self.picture(desk, plan, index, &record).and_then(|view| Ok(collate::place(view, *shape, table, slot)?));
+            let placed = self.picture(desk, (index, plan.seed(k)), &record).and_then(|view| Ok(collate::place(view, *shape, table, slot)?));
             placed.map_err(|source| broken(store, config, index, source))?;
         }
-        Ok(Some(values))
+        let Some(alpha) = config.mix_up else { return Ok(Some((values, None))) };
+        let mut mixed = pool.take(values.len());
+        let how = collate::mix_up(plan, alpha, labels, &values, &mut mixed);
+        pool.put(values);
+        Ok(Some((mixed, Some(how))))
     }
 
     /// The picture as the network will see it.
-    fn picture<'a>(&self, desk: &'a mut Desk, plan: &Plan, index: u64, record: &Record<'a>) -> Result<View<'a>, RecordError> {
-        let Inner { augment, shape, .. } = &*self.inner;
+    fn picture<'a>(&self, desk: &'a mut Desk, (index, seed): (u64, Seed), record: &Record<'a>) -> Result<View<'a>, RecordError> {
+        let Inner { augment, shape, cache, .. } = &*self.inner;
         if let Encoding::Raw { height, width, channels } = record.encoding
             && augment.is_empty()
             && usize::from(channels) == shape[0]
         {
             // Straight from the store's pages into the batch.
             decode::check_raw(height, width, channels, record.bytes)?;
-            return Ok(View { shape: [shape[0], height as usize, width as usize], pixels: record.bytes });
+            return Ok(View { shape: [shape[0], height as usize, width as usize], pixels: record.bytes, mirrored: false });
         }
         let Desk { decoder, image, scratch } = desk;
-        let mut rng = plan.seed(index).rng();
-        let part = decoder.record(record, |size| augment.part(size, &mut rng), image)?;
+        let mut rng = seed.rng();
+        let (mut place, mut wanted) = (None, Window::whole([0; 2]));
+        let choose = |[height, width]: [usize; 2]| {
+            wanted = augment.part([height, width], &mut rng);
+            place = cache.reserve(record.encoding, index, height * width * shape[0]);
+            if place.is_some() { Window::whole([height, width]) } else { wanted }
+        };
+        let decoded = decoder.record(record, choose, image);
+        let part = match place {
+            None => decoded?,
+            // Damage outside of what is wanted is nobody's concern, with or without a cache.
+            Some(_) if decoded.is_err() => decoder.record(record, |_| wanted, image)?,
+            Some(place) => {
+                decode::convert(image, shape[0], &mut scratch.spare);
+                place.fill(record.label, image);
+                wanted
+            }
+        };
         decode::convert(image, shape[0], &mut scratch.spare);
-        augment.apply_to(part, image, &mut rng, scratch)?;
-        Ok(View::from(&*image))
+        let mirrored = augment.apply_but_mirror(part, image, &mut rng, scratch)?;
+        Ok(View { mirrored, ..View::from(&*image) })
     }
 }

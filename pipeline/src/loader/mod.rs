@@ -4,6 +4,7 @@
 
 mod ahead;
 mod assemble;
+mod cache;
 mod config;
 mod pool;
 
@@ -12,19 +13,22 @@ use std::sync::atomic::AtomicUsize;
 
 use datasets::{Batch, BatchError, BatchIter, Batches, Image, Normalize, Values};
 
+use crate::augment::normalize::Constants;
 use crate::augment::{Augment, Scratch};
 use crate::collate::{Lookup, View};
 use crate::error::RecordError;
-use crate::order::Plans;
+use crate::order::{Plans, Rules};
 use crate::store::Store;
 use crate::{Error, Result, decode};
 
 use ahead::Ahead;
+use cache::Cache;
 use pool::Pool;
 
 #[cfg(feature = "flight")]
 pub(crate) use assemble::Desk;
 pub(crate) use assemble::Task;
+pub use cache::Cached;
 pub use config::{Config, Output};
 
 /// Epochs of batches from one split of a store. Cheap to clone.
@@ -40,13 +44,25 @@ struct Inner {
     config: Config,
     split: usize,
     threads: usize,
+    rules: Rules,
     /// `[c, h, w]` of each picture of each batch.
     shape: [usize; 3],
+    /// Pictures of each sample.
+    views: usize,
     augment: Augment,
     normalize: Option<Arc<Normalize>>,
     lookup: Lookup,
+    cache: Cache,
     bytes: Pool<u8>,
     floats: Pool<f32>,
+}
+
+impl Inner {
+    /// `[c, h, w]`, or `[v, c, h, w]` of `v` views.
+    fn sample_shape(&self) -> Vec<usize> {
+        let views = if self.views == 1 { None } else { Some(self.views) };
+        views.into_iter().chain(self.shape).collect()
+    }
 }
 
 impl Loader {
@@ -55,9 +71,10 @@ impl Loader {
     /// # Errors
     /// When a field of the config does not fit the store, the split would make no batch, or its first picture cannot be decoded.
     pub fn new(store: Store, config: Config) -> Result<Self> {
+        config.check()?;
         let split = store.split(&config.split)?;
         let samples = store.len(split);
-        let rules = config.rules();
+        let rules = config.rules(&store, split)?;
         rules.check(samples)?;
         if rules.batches(samples) == 0 {
             return Err(Error::config("split", format!("enough samples for one batch of {}", config.batch), samples));
@@ -75,22 +92,30 @@ impl Loader {
         let mut scratch = Scratch::default();
         decode::convert(&mut image, channels, &mut scratch.spare);
         augment.apply(&mut image, &mut config.seed.rng(), &mut scratch).map_err(|source| broken(&store, &config, 0, source.into()))?;
-        let shape = View::from(&image).shape;
+        let views = augment.views();
+        let [channels, rows, width] = View::from(&image).shape;
+        let shape = [channels, rows / views, width];
 
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let lookup = Lookup::new(normalize.as_ref(), channels);
+        let lookup = match config.normalize {
+            Constants::Contrast(contrast) => Lookup::Contrast(contrast),
+            _ => Lookup::new(normalize.as_ref(), channels),
+        };
         // What all threads fill and hold ready, and a few that the reader has in hand.
         let kept = threads * (1 + ahead::READY) + 2;
         let inner = Inner {
             split,
             threads,
+            rules,
             shape,
+            views,
             augment,
             normalize: normalize.map(Arc::new),
             lookup,
+            cache: Cache::new(samples, config.cache),
             bytes: Pool::new(kept),
             floats: Pool::new(kept),
             store,
@@ -114,14 +139,13 @@ impl Loader {
 
     /// The batches of epoch `epoch`, each on request, for whoever has threads of their own and asks for every `stride`-th next.
     pub(crate) fn task(&self, epoch: u64, stride: usize) -> Task {
-        let plans = Plans::new(self.inner.store.len(self.inner.split), &self.inner.config.rules(), epoch);
+        let plans = Plans::new(self.inner.store.len(self.inner.split), &self.inner.rules, epoch);
         Task { inner: Arc::clone(&self.inner), plans, stride, begun: AtomicUsize::new(0) }
     }
 
-    /// `[c, h, w]` of each picture.
-    #[cfg(feature = "flight")]
-    pub(crate) fn shape(&self) -> [usize; 3] {
-        self.inner.shape
+    /// What is kept of decoded pictures now, by this loader and its clones.
+    pub fn cached(&self) -> Cached {
+        self.inner.cache.cached()
     }
 
     /// What batches say about their normalisation.
@@ -178,15 +202,15 @@ impl Iterator for Stream {
 
 impl Batches for Loader {
     fn samples(&self) -> usize {
-        self.inner.config.rules().samples(self.inner.store.len(self.inner.split))
+        self.inner.rules.samples(self.inner.store.len(self.inner.split))
     }
 
     fn batches(&self) -> usize {
-        self.inner.config.rules().batches(self.inner.store.len(self.inner.split))
+        self.inner.rules.batches(self.inner.store.len(self.inner.split))
     }
 
     fn sample_shape(&self) -> Vec<usize> {
-        self.inner.shape.to_vec()
+        self.inner.sample_shape()
     }
 
     fn classes(&self) -> usize {

@@ -12,6 +12,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod folder2lmdb;
+mod labels;
 mod memory;
 pub(crate) mod meta;
 mod writer;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use lmdb::{Cursor, Database, Environment, EnvironmentFlags, RoTransaction, Transaction};
 
 pub use folder2lmdb::Folder2Lmdb;
+use labels::Labels;
 pub use memory::keep_freed_memory;
 pub use meta::{Extent, FORMAT, Form, INDEXED, Meta, Pictures, Resize, Skipped};
 pub(crate) use writer::{Found, Writer};
@@ -43,6 +45,7 @@ struct Open {
     environment: Environment,
     file_bytes: u64,
     asked: Asked,
+    labels: Labels,
 }
 
 /// One picture and its label, as stored.
@@ -106,7 +109,8 @@ impl Store {
             .map(|split| environment.open_db(Some(&split_database(&split.name))).map_err(|error| database(path, "open a split", error)));
         let splits = splits.collect::<Result<Vec<_>>>()?;
         let asked = Asked::new(file.len(), meta.splits.iter().map(|split| split.len).sum());
-        let store = Self { open: Arc::new(Open { path: path.to_owned(), meta, splits, environment, file_bytes: file.len(), asked }) };
+        let (path, file_bytes, labels) = (path.to_owned(), file.len(), Labels::new(splits.len()));
+        let store = Self { open: Arc::new(Open { path, meta, splits, environment, file_bytes, asked, labels }) };
         store.check_splits()?;
         Ok(store)
     }

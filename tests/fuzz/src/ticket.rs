@@ -10,7 +10,8 @@ use pipeline::{Loader, Store, convert};
 
 static STORE: LazyLock<PathBuf> = LazyLock::new(|| {
     let path = tempfile::tempdir().expect("a folder").keep().join("shapes.lmdb");
-    let shapes = Shapes::new(shapes::Config::default(), Seed(0)).expect("sound settings");
+    let shapes = Shapes::new(shapes::Config { train_per_class: 5, test_per_class: 2, ..shapes::Config::default() }, Seed(0))
+        .expect("sound settings");
     convert::convert(&shapes, &path, &convert::Options::new("fuzzing"), &mut |_| {}).expect("a store");
     path
 });

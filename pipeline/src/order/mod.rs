@@ -1,17 +1,22 @@
-//! Which sample is in which batch: a pure function of length, rules and epoch.
+//! Which sample is in which batch: a pure function of length, rules (which may hold labels or weights) and epoch.
 //!
 //! Nothing here sees a picture, a thread or a clock. So resuming in the middle of an epoch is asking for batch `k` instead
 //! of batch 0, and threads cannot change a batch, because they are not among the arguments.
 
+mod draw;
+
 use std::ops::Range;
+use std::sync::Arc;
 
 use datasets::Seed;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+use draw::Lots;
+
 /// In which order an epoch goes through a split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// 0, 1, 2 and so on, the same in each epoch.
@@ -27,6 +32,35 @@ pub enum Order {
         /// Blocks that are mixed.
         mixed: usize,
     },
+    /// Each class as often as the others, however many samples it has, in an epoch as long as the split: rounds of one sample of each class,
+    /// in random order. A class goes through all its samples before one comes again; a large one does not come to its end.
+    Balanced,
+    /// With replacement: each place of an epoch as long as the split gets a sample by weight, whatever is drawn for the others.
+    Weighted {
+        /// Of weight 2, a sample comes twice as often as of weight 1, on the average.
+        weights: Vec<f64>,
+        /// Whose weights they are. Default: each sample has one.
+        #[serde(default)]
+        per: Per,
+    },
+}
+
+/// What has a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// Each sample of a split.
+    #[default]
+    Sample,
+    /// Each class; it is the weight of each of its samples, so that large classes still come more often.
+    Class,
+}
+
+impl Order {
+    /// Whether it depends on the samples' classes.
+    pub(crate) fn looks_at_labels(&self) -> bool {
+        matches!(self, Self::Balanced | Self::Weighted { per: Per::Class, .. })
+    }
 }
 
 /// What becomes of the samples that do not fill a batch.
@@ -57,7 +91,7 @@ impl Default for Shard {
 }
 
 /// How a split is cut into batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// Samples in a batch of this process.
     pub batch: usize,
@@ -69,6 +103,8 @@ pub struct Rules {
     pub shard: Shard,
     /// Names the permutations and the augmentations.
     pub seed: Seed,
+    /// The class of each sample, for [`Order::Balanced`] and weights [`Per::Class`]; other orders do not look at it.
+    pub labels: Arc<[u32]>,
 }
 
 /// The batches of one epoch: any of them on request, in a memory of at most one permutation.
@@ -76,9 +112,28 @@ pub struct Rules {
 pub struct Plans {
     len: usize,
     rules: Rules,
-    /// The order, where it is not 0, 1, 2 and so on.
-    permutation: Option<Vec<u64>>,
+    sequence: Sequence,
+    seeds: Seeds,
+}
+
+/// The positions of an epoch, one after the other.
+#[derive(Debug, Clone)]
+enum Sequence {
+    /// 0, 1, 2 and so on.
+    Straight,
+    /// These.
+    Listed(Vec<u64>),
+    /// By weight.
+    Drawn(Lots),
+}
+
+/// The randomness of an epoch but for its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seeds {
     augment: Seed,
+    mix: Seed,
+    /// Whether a sample may come more than once, and is then to look different.
+    repeats: bool,
 }
 
 /// One batch to be: who is in it, and the randomness that belongs to it.
@@ -88,14 +143,26 @@ pub struct Plan {
     pub number: usize,
     /// Positions in the split.
     pub indices: Vec<u64>,
-    augment: Seed,
+    /// The place in the epoch of the first of them.
+    first: usize,
+    seeds: Seeds,
 }
 
 impl Plan {
-    /// The seed of sample `index`'s augmentation. It depends on the run's seed, the epoch and the index alone, not on the batch, so that
-    /// what was done to a picture can be done again without the others.
-    pub fn seed(&self, index: u64) -> Seed {
-        self.augment.at(index)
+    /// The seed of the augmentation of sample `k` of the batch. It depends on the run's seed, the epoch and the sample's position in the split
+    /// alone, not on the batch, so that what was done to a picture can be done again without the others. Where a sample may come more than
+    /// once in an epoch, it depends on the place in the epoch too.
+    ///
+    /// # Panics
+    /// When the batch has no sample `k`.
+    pub fn seed(&self, k: usize) -> Seed {
+        let seed = self.seeds.augment.at(self.indices[k]);
+        if self.seeds.repeats { seed.at((self.first + k) as u64) } else { seed }
+    }
+
+    /// The seed of what is drawn once for all of the batch; the same for all processes of a step.
+    pub fn mix_seed(&self) -> Seed {
+        self.seeds.mix.at(self.number as u64)
     }
 }
 
@@ -103,11 +170,11 @@ impl Plan {
 ///
 /// With a `world` of `w` processes, step `k` of all of them together is batch `k` of a single process with a `w` times larger batch.
 /// The shards of an epoch are disjoint, have the same number of batches, none of them empty, and together hold each sample once
-/// (with [`Last::Drop`]: all but the rest).
+/// (with [`Last::Drop`]: all but the rest). Where samples may come more than once, this holds of the places of the epoch.
 ///
 /// # Errors
-/// When the batch is 0, the rank is not below the world, or the samples kept at the end cannot be shared out so that each process has as
-/// many batches as the others.
+/// When the batch is 0, the rank is not below the world, labels or weights are not as many as samples or are no weights, or the samples kept
+/// at the end cannot be shared out so that each process has as many batches as the others.
 pub fn plan(len: usize, rules: &Rules, epoch: u64) -> Result<Plans> {
     rules.check(len)?;
     Ok(Plans::new(len, rules, epoch))
@@ -116,15 +183,16 @@ pub fn plan(len: usize, rules: &Rules, epoch: u64) -> Result<Plans> {
 impl Plans {
     /// As [`plan`], of rules that were checked against `len`.
     pub(crate) fn new(len: usize, rules: &Rules, epoch: u64) -> Self {
-        let permutation = match rules.order {
-            Order::Sequential => None,
+        let seed = rules.seed.named("order").at(epoch);
+        let mut rng = seed.rng();
+        let sequence = match rules.order {
+            Order::Sequential => Sequence::Straight,
             Order::Shuffled => {
                 let mut order: Vec<u64> = (0..len as u64).collect();
-                rules.seed.named("order").at(epoch).rng().shuffle(&mut order);
-                Some(order)
+                rng.shuffle(&mut order);
+                Sequence::Listed(order)
             }
             Order::Blocks { size, mixed } => {
-                let mut rng = rules.seed.named("order").at(epoch).rng();
                 let mut blocks: Vec<usize> = (0..len.div_ceil(size)).collect();
                 rng.shuffle(&mut blocks);
                 let mut order = Vec::with_capacity(len);
@@ -133,10 +201,20 @@ impl Plans {
                     order.extend(blocks.iter().flat_map(|&block| (block * size) as u64..(block * size + size).min(len) as u64));
                     rng.shuffle(&mut order[start..]);
                 }
-                Some(order)
+                Sequence::Listed(order)
+            }
+            Order::Balanced => Sequence::Listed(draw::balanced(&rules.labels, &mut rng)),
+            Order::Weighted { ref weights, per: Per::Sample } => Sequence::Drawn(Lots::new(weights.iter().copied(), seed)),
+            Order::Weighted { ref weights, per: Per::Class } => {
+                Sequence::Drawn(Lots::new(rules.labels.iter().map(|&label| weights[label as usize]), seed))
             }
         };
-        Self { len, rules: *rules, permutation, augment: rules.seed.named("augment").at(epoch) }
+        let seeds = Seeds {
+            augment: rules.seed.named("augment").at(epoch),
+            mix: rules.seed.named("mix_up").at(epoch),
+            repeats: matches!(rules.order, Order::Balanced | Order::Weighted { .. }),
+        };
+        Self { len, rules: rules.clone(), sequence, seeds }
     }
 
     /// Number of batches.
@@ -151,11 +229,13 @@ impl Plans {
     pub fn plan(&self, number: usize) -> Plan {
         assert!(number < self.batches(), "batch {number} of {}", self.batches());
         let range = self.rules.range(self.len, number);
-        let indices = match &self.permutation {
-            Some(order) => order[range].to_vec(),
-            None => (range.start as u64..range.end as u64).collect(),
+        let first = range.start;
+        let indices = match &self.sequence {
+            Sequence::Straight => (range.start as u64..range.end as u64).collect(),
+            Sequence::Listed(order) => order[range].to_vec(),
+            Sequence::Drawn(lots) => range.map(|place| lots.draw(place)).collect(),
         };
-        Plan { number, indices, augment: self.augment }
+        Plan { number, indices, first, seeds: self.seeds }
     }
 }
 
@@ -191,13 +271,20 @@ impl Rules {
         if self.batch == 0 {
             return Err(Error::config("batch", "at least 1", 0));
         }
-        if let Order::Blocks { size, mixed } = self.order {
-            for (field, found) in [("order.blocks.size", size), ("order.blocks.mixed", mixed)] {
-                // Sums of both with a length stay far from the largest number.
-                if !(1..=1 << 32).contains(&found) {
-                    return Err(Error::config(field, "1 to 2³²", found));
+        if self.order.looks_at_labels() && self.labels.len() != len {
+            return Err(Error::config("labels", format!("one for each of {len} samples"), self.labels.len()));
+        }
+        match &self.order {
+            Order::Sequential | Order::Shuffled | Order::Balanced => {}
+            &Order::Blocks { size, mixed } => {
+                for (field, found) in [("order.blocks.size", size), ("order.blocks.mixed", mixed)] {
+                    // Sums of both with a length stay far from the largest number.
+                    if !(1..=1 << 32).contains(&found) {
+                        return Err(Error::config(field, "1 to 2³²", found));
+                    }
                 }
             }
+            Order::Weighted { weights, per } => draw::check_weights(weights, *per, (len, &self.labels))?,
         }
         if rank >= world {
             return Err(Error::config("shard.rank", format!("below the world of {world}"), rank));
