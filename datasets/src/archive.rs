@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -34,8 +35,8 @@ struct Entry {
 
 /// Where a file is: in a zip its number, in a tar its first byte, in a compressed tar the number of files before it; and how long it is.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    at: u64,
+pub(crate) struct Place {
+    pub(crate) at: u64,
     len: u64,
 }
 
@@ -162,26 +163,52 @@ fn walk_tar(path: &Path, section: &Section, folder: &str, entries: &mut Vec<Entr
 }
 
 fn list_stream(path: &Path) -> Result<(Vec<Entry>, Source)> {
-    let failed = |source| Error::io(path, "list", source);
-    let mut archive = tar::Archive::new(unpack::open(path)?);
     let (mut entries, mut texts): (Vec<Entry>, _) = (Vec::new(), Vec::new());
-    let cut = |name: &str, error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::format(path.join(name), "end of the file", "the rest of the archive", "a cut"),
-        _ => failed(error),
-    };
-    for (at, entry) in archive.entries().map_err(failed)?.enumerate() {
-        let mut entry = entry.map_err(|error| cut(entries.last().map_or("", |last| &last.name), error))?;
-        let Some(name) = file_name(path, &entry)? else { continue };
-        let place = Place { at: at as u64, len: entry.size() };
+    walk_stream(path, &mut |name, place, bytes| {
         // Lists of classes and labels: to look at one later would mean to unpack everything before it once more.
-        if !is_picture(&name) && place.len <= TEXT {
+        if !is_picture(name) && place.len <= TEXT {
             let mut text = Vec::new();
-            entry.read_to_end(&mut text).map_err(|error| cut(&name, error))?;
+            bytes.read_to_end(&mut text)?;
             texts.push((place.at, text));
         }
-        entries.push(Entry { name, place });
-    }
+        entries.push(Entry { name: name.to_owned(), place });
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok((entries, Source::Stream(Mutex::new(Stream::new(path, texts)))))
+}
+
+/// What is done with each file of a compressed tar: its name, its place, its bytes.
+type Visit<'v> = dyn FnMut(&str, Place, &mut dyn Read) -> io::Result<ControlFlow<()>> + 'v;
+
+/// Goes through the files of a compressed tar in their order, until one of them is the last that is wanted. A tar within it counts as a
+/// folder, as in one that is not compressed.
+pub(crate) fn walk_stream(path: &Path, visit: &mut Visit<'_>) -> Result<()> {
+    walk_packed(path, &mut unpack::open(path)?, "", &mut 0, visit).map(drop)
+}
+
+fn walk_packed(path: &Path, packed: &mut dyn Read, folder: &str, number: &mut u64, visit: &mut Visit<'_>) -> Result<ControlFlow<()>> {
+    let mut last = folder.to_owned();
+    let failed = |name: &str, error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::format(path.join(name), "end of the file", "the rest of the archive", "a cut"),
+        _ => Error::io(path, "unpack", error),
+    };
+    let mut archive = tar::Archive::new(packed);
+    for entry in archive.entries().map_err(|error| failed(&last, error))? {
+        let mut entry = entry.map_err(|error| failed(&last, error))?;
+        let place = Place { at: *number, len: entry.size() };
+        *number += 1;
+        let Some(name) = file_name(path, &entry)? else { continue };
+        let name = format!("{folder}{name}");
+        let went = match name.strip_suffix(".tar") {
+            Some(name) if folder.is_empty() => walk_packed(path, &mut entry, &format!("{name}/"), number, visit)?,
+            _ => visit(&name, place, &mut entry).map_err(|error| failed(&name, error))?,
+        };
+        if went.is_break() {
+            return Ok(went);
+        }
+        last = name;
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Bytes of the longest file of another kind that is kept in memory: some times ImageNet's labels.

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::UNIX_EPOCH,
 };
 
 use crate::{Dataset, Error, Info, Picture, Result, Sample, Split, archive::Archive};
@@ -137,6 +138,17 @@ impl Files {
         }
     }
 
+    /// The length of a file, and when it was written; of an archive's files, those of the archive. For [`Dataset::stamp`].
+    fn stamp(&self, name: &str) -> Option<[u64; 2]> {
+        let found = match self {
+            Self::Folder(path) => fs::metadata(path.join(name)),
+            Self::Archive { archive, .. } => fs::metadata(archive.path()),
+        };
+        let found = found.ok()?;
+        let written = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some([found.len(), written.as_nanos() as u64])
+    }
+
     /// Of an archive that is best read from its start: where in it a file is.
     pub(crate) fn rank(&self, name: &str) -> Option<u64> {
         match self {
@@ -247,6 +259,10 @@ impl Dataset for Listing {
 
     fn ignored(&self) -> BTreeMap<String, u64> {
         self.ignored.clone()
+    }
+
+    fn stamp(&self, split: usize, index: usize) -> Option<[u64; 2]> {
+        self.files.stamp(&self.splits[split][index].0)
     }
 
     fn get(&self, split: usize, index: usize) -> Result<Sample> {

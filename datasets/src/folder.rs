@@ -35,7 +35,7 @@ const SYNSETS: &str = "synsets.txt";
 
 impl Folder {
     /// Lists the pictures (JPEG and PNG by the ending of their names; hidden files are left out) of a folder or an archive: a `.zip`, a
-    /// `.tar` (also one of tars, a class each), a `.tar.gz` or `.tar.xz`. Archives are read where they lie; one that has links, or names
+    /// `.tar`, `.tar.gz` or `.tar.xz` (also one of tars, a class each). Archives are read where they lie; one that has links, or names
     /// that lead out of it, is refused.
     ///
     /// A class's index is its place among the sorted folders of `train/`, or among the classes of `imagenet_synsets.txt`,
@@ -105,6 +105,10 @@ impl Dataset for Folder {
 
     fn ignored(&self) -> BTreeMap<String, u64> {
         self.0.ignored()
+    }
+
+    fn stamp(&self, split: usize, index: usize) -> Option<[u64; 2]> {
+        self.0.stamp(split, index)
     }
 
     fn get(&self, split: usize, index: usize) -> Result<Sample> {

@@ -97,6 +97,15 @@ pub trait Dataset: Send + Sync {
         BTreeMap::new()
     }
 
+    /// What changes when somebody writes the file that a sample comes from, as the system keeps it: its length in bytes, and when it was
+    /// written, in nanoseconds since 1970. Default: `None`, nothing is known.
+    ///
+    /// # Panics
+    /// When `split` or `index` is past the end.
+    fn stamp(&self, _split: usize, _index: usize) -> Option<[u64; 2]> {
+        None
+    }
+
     /// Sample `index` of the split `info().splits[split]`.
     ///
     /// # Errors

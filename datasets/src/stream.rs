@@ -6,15 +6,15 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
 use crate::{
     Result,
-    archive::{LONGEST, file_name},
+    archive::{LONGEST, walk_stream},
     files::is_picture,
-    unpack,
 };
 
 /// Files that wait for someone to take them.
@@ -89,22 +89,17 @@ impl Stream {
 
 /// Hands over the pictures of the archive, each with its number, until nobody takes them.
 fn unpack_all(path: &Path, pictures: &SyncSender<Result<(u64, Vec<u8>)>>) {
-    let failed = |source| crate::Error::io(path, "unpack", source);
-    let each = || {
-        let mut archive = tar::Archive::new(unpack::open(path)?);
-        for (number, entry) in archive.entries().map_err(failed)?.enumerate() {
-            let entry = entry.map_err(failed)?;
-            if file_name(path, &entry)?.is_some_and(|name| is_picture(&name)) {
-                let mut bytes = Vec::new();
-                entry.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
-                if pictures.send(Ok((number as u64, bytes))).is_err() {
-                    break;
-                }
+    let unpacked = walk_stream(path, &mut |name, place, bytes| {
+        if is_picture(name) {
+            let mut picture = Vec::new();
+            bytes.take(LONGEST).read_to_end(&mut picture)?;
+            if pictures.send(Ok((place.at, picture))).is_err() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
-    };
-    if let Err(error) = each() {
+        Ok(ControlFlow::Continue(()))
+    });
+    if let Err(error) = unpacked {
         // Whoever waits hears of it; where nobody does, nobody misses it.
         let _ = pictures.send(Err(error));
     }

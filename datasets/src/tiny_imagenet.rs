@@ -63,6 +63,10 @@ impl Dataset for TinyImagenet {
         self.0.ignored()
     }
 
+    fn stamp(&self, split: usize, index: usize) -> Option<[u64; 2]> {
+        self.0.stamp(split, index)
+    }
+
     fn get(&self, split: usize, index: usize) -> Result<Sample> {
         self.0.get(split, index)
     }

@@ -143,6 +143,20 @@ impl Decoder {
         choose: impl FnOnce([usize; 2]) -> Window,
         into: &mut Image,
     ) -> Result<Window, DecodeError> {
+        self.record(&Record { label: 0, encoding, index: &[], bytes }, choose, into)
+    }
+
+    /// As [`Decoder::part`], of a record; where it has an index of its rows, they are found by it.
+    ///
+    /// # Errors
+    /// As those of [`Decoder::part`].
+    pub fn record(
+        &mut self,
+        record: &Record<'_>,
+        choose: impl FnOnce([usize; 2]) -> Window,
+        into: &mut Image,
+    ) -> Result<Window, DecodeError> {
+        let Record { encoding, index, bytes, .. } = *record;
         match encoding {
             Encoding::Raw { height, width, channels } => {
                 check_raw(height, width, channels, bytes)?;
@@ -156,7 +170,7 @@ impl Decoder {
                 Ok(Window { top: 0, left: 0, ..part })
             }
             // The decoders are other people's, and the bytes are anyone's: should one of them panic, that is a property of the bytes.
-            Encoding::Jpeg => catch_unwind(AssertUnwindSafe(|| self.jpeg(bytes, choose, into)))
+            Encoding::Jpeg => catch_unwind(AssertUnwindSafe(|| self.jpeg(bytes, index, choose, into)))
                 .unwrap_or_else(|_| Err(DecodeError::Jpeg("the decoder gave up".to_owned()))),
             Encoding::Png => {
                 catch_unwind(AssertUnwindSafe(|| png(bytes, into)))
@@ -166,7 +180,24 @@ impl Decoder {
         }
     }
 
-    fn jpeg(&mut self, bytes: &[u8], choose: impl FnOnce([usize; 2]) -> Window, into: &mut Image) -> Result<Window, DecodeError> {
+    /// Where the rows of a JPEG file begin, for [`Record::index`]; empty where that is of no use or cannot be had.
+    pub(crate) fn index(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut index = || {
+            let [height, width] = self.jpeg.open(bytes)?;
+            check_size(height, width, bytes).ok()?;
+            // A record has two bytes for its length.
+            self.jpeg.index(bytes).filter(|index| index.len() <= usize::from(u16::MAX))
+        };
+        index().unwrap_or_default()
+    }
+
+    fn jpeg(
+        &mut self,
+        bytes: &[u8],
+        index: &[u8],
+        choose: impl FnOnce([usize; 2]) -> Window,
+        into: &mut Image,
+    ) -> Result<Window, DecodeError> {
         // The two bytes of the end marker cannot occur within coded pixels. They are the last two of a sound file, so the search is short.
         if bytes.starts_with(&[0xff, 0xd8]) && !bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
             return Err(DecodeError::Truncated(bytes.len()));
@@ -177,7 +208,7 @@ impl Decoder {
         };
         check_size(height, width, bytes)?;
         let part = choose([height, width]);
-        if self.jpeg.decode(bytes, part, into).is_some() {
+        if self.jpeg.decode(bytes, index, part, into).is_some() {
             return Ok(Window { top: 0, left: 0, ..part });
         }
         // Damaged; the other decoder says how, or gets over it.

@@ -22,7 +22,7 @@ pub fn ticket(bytes: &[u8]) -> Option<Ticket> {
     Ticket::parse(bytes).ok()
 }
 
-/// Decodes a rectangle of a JPEG file, and all of it.
+/// Decodes a rectangle of a JPEG file, by its index where it gets one, and all of it.
 ///
 /// # Panics
 /// When the rectangle is not that part of the whole.
@@ -37,8 +37,9 @@ pub fn jpeg(bytes: &[u8], [top, left, height, width]: [u8; 4]) {
     let (top, left) = (place(top, rows), place(left, columns));
     let part = Window { top, left, height: 1 + place(height, rows - top), width: 1 + place(width, columns - left) };
     let [mut whole, mut alone] = [(); 2].map(|()| Image { height: 0, width: 0, channels: 0, pixels: Vec::new() });
-    let is_whole = decoder.decode(bytes, Window::whole([rows, columns]), &mut whole).is_some();
-    let is_part = decoder.open(bytes).is_some() && decoder.decode(bytes, part, &mut alone).is_some();
+    let is_whole = decoder.decode(bytes, &[], Window::whole([rows, columns]), &mut whole).is_some();
+    let index = decoder.index(bytes).unwrap_or_default();
+    let is_part = decoder.open(bytes).is_some() && decoder.decode(bytes, &index, part, &mut alone).is_some();
     assert!(is_part || !is_whole, "a sound file has sound parts");
     if is_whole {
         assert_eq!((alone.height, alone.width, alone.channels), (part.height, part.width, whole.channels));

@@ -8,9 +8,10 @@ use fast_image_resize::{PixelType, Resizer};
 use rayon::prelude::*;
 
 use crate::convert::check::chain;
+use crate::convert::header::header;
 use crate::convert::moments::Moments;
-use crate::store::{Form, Pictures};
-use crate::{Error, Result, Store, decode};
+use crate::store::{Form, Pictures, Record};
+use crate::{Encoding, Error, Result, Store, decode, jpeg};
 
 /// What is in a store; shows itself as text, and in a notebook as a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Inspection {
     pub classes: Vec<String>,
     /// One for each split: its name, number of records, and what the pictures are like.
     pub splits: Vec<(String, usize, Pictures)>,
+    /// Who decodes its JPEG files, one for each split.
+    pub readers: Vec<Readers>,
     /// Mean and standard deviation of the training pixels, on the scale 0 to 1.
     pub normalize: Option<datasets::Normalize>,
     /// Pictures that mean and deviation were measured on.
@@ -39,6 +42,15 @@ pub struct Inspection {
     pub content: String,
 }
 
+/// Which decoder reads the JPEG files of a split, by their headers; of more than 1024 pictures, of so many at equal distances.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readers {
+    /// Files of the usual kind: our own decoder makes of them what a crop takes, and nothing beside it.
+    pub own: u64,
+    /// Files that a decoder of general use reads, always whole, by the reason.
+    pub general: BTreeMap<&'static str, u64>,
+}
+
 /// What is in this store, by its own account; [`verify`](crate::verify::verify) checks it.
 pub fn inspect(store: &Store) -> Inspection {
     let meta = store.meta();
@@ -48,6 +60,7 @@ pub fn inspect(store: &Store) -> Inspection {
         source: meta.source.clone(),
         classes: meta.classes.clone(),
         splits: splits.map(|(split, pictures)| (split.name.clone(), split.len, pictures.clone())).collect(),
+        readers: (0..meta.splits.len()).map(|split| readers(store, split)).collect(),
         normalize: meta.normalize.clone(),
         measured: meta.measured,
         form: meta.form,
@@ -57,6 +70,32 @@ pub fn inspect(store: &Store) -> Inspection {
         content: meta.content.clone(),
     }
 }
+
+/// What cannot be read is passed over: to find that is [`verify`](crate::verify::verify)'s work.
+fn readers(store: &Store, split: usize) -> Readers {
+    let mut readers = Readers::default();
+    let (Ok(reader), mut decoder) = (store.reader(), jpeg::Decoder::default()) else { return readers };
+    let len = store.len(split);
+    let looked = len.min(LOOKED_AT);
+    for index in (0..looked).map(|number| number * len / looked) {
+        let Ok(Record { encoding: Encoding::Jpeg, bytes, .. }) = reader.record(split, index) else { continue };
+        if decoder.open(bytes).is_some() {
+            readers.own += 1;
+            continue;
+        }
+        let reason = match header(Encoding::Jpeg, bytes) {
+            Some(header) if header.traits.progressive => "progressive",
+            Some(header) if header.channels == 4 => "CMYK",
+            Some(_) => "unusual sampling or colours",
+            None => "doubtful",
+        };
+        *readers.general.entry(reason).or_default() += 1;
+    }
+    readers
+}
+
+/// Pictures of a split whose headers are read.
+const LOOKED_AT: usize = 1024;
 
 /// Mean and standard deviation of each channel over all pixels of a split, on the scale 0 to 1; `None` where there is no picture. Decodes
 /// everything, on all of rayon's threads, where [`Meta::normalize`](crate::Meta::normalize) may be of a part of the training pictures.

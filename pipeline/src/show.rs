@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use datasets::Image;
 
-use crate::inspect::{Inspection, grid, inspect};
+use crate::inspect::{Inspection, Readers, grid, inspect};
 use crate::store::{Extent, Form, Pictures, Resize};
 use crate::{Result, Store};
 
@@ -15,9 +15,9 @@ impl Display for Inspection {
         for (field, value) in self.rows() {
             writeln!(f, "{field:<10} {value}")?;
         }
-        for (name, len, pictures) in &self.splits {
+        for ((name, len, pictures), readers) in self.splits.iter().zip(&self.readers) {
             writeln!(f, "\n{name}: {len} pictures")?;
-            for (field, value) in split_rows(pictures) {
+            for (field, value) in split_rows(pictures, readers) {
                 writeln!(f, "  {field:<8} {value}")?;
             }
         }
@@ -34,7 +34,8 @@ impl Inspection {
         }
         html.push_str("</table><table>");
         row(&mut html, "split", &self.splits.iter().map(|(name, len, _)| format!("{name}: {len} pictures")).collect::<Vec<_>>());
-        let splits: Vec<_> = self.splits.iter().map(|(_, _, pictures)| split_rows(pictures)).collect();
+        let splits: Vec<_> =
+            self.splits.iter().zip(&self.readers).map(|((_, _, pictures), readers)| split_rows(pictures, readers)).collect();
         for &(field, _) in splits.iter().max_by_key(|rows| rows.len()).into_iter().flatten() {
             let cell = |rows: &Vec<(&str, String)>| {
                 rows.iter().find(|(name, _)| *name == field).map_or_else(String::new, |(_, cell)| cell.clone())
@@ -123,7 +124,7 @@ pub fn png(image: &Image) -> Vec<u8> {
     file
 }
 
-fn split_rows(pictures: &Pictures) -> Vec<(&'static str, String)> {
+fn split_rows(pictures: &Pictures, readers: &Readers) -> Vec<(&'static str, String)> {
     let count = |(name, count): (&str, u64)| (count > 0).then(|| format!("{count} {name}"));
     let kinds = [("raw", pictures.raw), ("JPEG", pictures.jpeg), ("PNG", pictures.png), ("of them grey", pictures.grey)];
     let extent = |extent: Option<Extent>| match extent {
@@ -155,18 +156,28 @@ fn split_rows(pictures: &Pictures) -> Vec<(&'static str, String)> {
     if notes.iter().any(|(_, count)| *count > 0) {
         rows.push(("noted", list(notes.to_vec())));
     }
+    rows.extend(decoder(readers).map(|decoder| ("decoder", decoder)));
     rows
+}
+
+/// Who decodes the JPEG files.
+fn decoder(Readers { own, general }: &Readers) -> Option<String> {
+    let all = own + general.values().sum::<u64>();
+    let parts = general.iter().map(|(reason, count)| format!("general for {count} {reason}"));
+    let parts: Vec<String> = (*own > 0).then(|| format!("own for {own}")).into_iter().chain(parts).collect();
+    (all > 0).then(|| format!("{} (of {all} JPEG looked at)", parts.join(", ")))
 }
 
 /// What was made of the pictures, where they are not as they came.
 fn form(form: &Form) -> Option<String> {
-    let Form { resize, raw, upright, quality } = *form;
+    let Form { resize, raw, indexed, upright, quality } = *form;
     let size = resize.map(|resize| match resize {
         Resize::Shorter(pixels) => format!("shorter side at most {pixels} px"),
         Resize::Longer(pixels) => format!("longer side at most {pixels} px"),
     });
     let file = if raw { Some("pixels".to_owned()) } else { resize.map(|_| format!("JPEG quality {quality}")) };
-    let parts: Vec<String> = [size, file, upright.then(|| "upright".to_owned())].into_iter().flatten().collect();
+    let parts: Vec<String> =
+        [size, file, upright.then(|| "upright".to_owned()), indexed.then(|| "rows indexed".to_owned())].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 

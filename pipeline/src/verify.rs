@@ -1,13 +1,15 @@
 //! Re-reads every record of a store.
 
+use datasets::Image;
 use rayon::prelude::*;
 
 use crate::convert::Progress;
 use crate::convert::check::{chain, size};
 use crate::convert::header::traits;
+use crate::decode::Decoder;
 use crate::store::codec;
 use crate::store::meta::{self, Census, Size, Traits};
-use crate::{Encoding, Error, Result, Store, decode};
+use crate::{Encoding, Error, Result, Store};
 
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +55,9 @@ pub fn verify(store: &Store, progress: &mut dyn FnMut(Progress)) -> Result<Verif
         let mut digest = [0; 32];
         for start in (0..split.len).step_by(WINDOW) {
             let window = start..split.len.min(start + WINDOW);
-            let read = |index| read(store, number, index);
-            let records: Vec<_> = window.clone().into_par_iter().with_min_len(16).map(read).collect();
+            let read = |(decoder, image): &mut (Decoder, Image), index| read(store, (number, index), decoder, image);
+            let desk = || (Decoder::default(), Image { height: 0, width: 0, channels: 0, pixels: Vec::new() });
+            let records: Vec<_> = window.clone().into_par_iter().with_min_len(16).map_init(desk, read).collect();
             for (index, record) in window.zip(records) {
                 state.done += 1;
                 match record {
@@ -94,18 +97,21 @@ struct Read {
     digest: [u8; 32],
 }
 
-fn read(store: &Store, split: usize, index: usize) -> Result<Read, String> {
+fn read(store: &Store, (split, index): (usize, usize), decoder: &mut Decoder, image: &mut Image) -> Result<Read, String> {
     let reader = store.reader().map_err(|error| chain(&error))?;
     let record = reader.record(split, index).map_err(|error| match error {
         // The report says where by itself.
         Error::Corrupt { field, wanted, found, .. } => format!("{field}: wanted {wanted}, found {found}"),
         error => chain(&error),
     })?;
-    let image = decode::decode(&record).map_err(|error| chain(&error))?;
+    decoder.decode(record.encoding, record.bytes, image).map_err(|error| chain(&error))?;
+    if !record.index.is_empty() && decoder.index(record.bytes) != record.index {
+        return Err("index: not that of the file's rows".to_owned());
+    }
     Ok(Read {
         label: record.label,
         encoding: record.encoding,
-        size: size(&image)?,
+        size: size(image)?,
         traits: traits(record.encoding, record.bytes),
         bytes: record.bytes.len(),
         digest: codec::digest(record.label, record.encoding, record.bytes),

@@ -391,3 +391,33 @@ fn mean_and_deviation_are_those_of_the_training_pixels() {
     assert_eq!(inspect::measure(&store, store.split("train").unwrap()).unwrap().as_ref(), Some(&normalize));
     assert_ne!(inspect::measure(&store, store.split("val").unwrap()).unwrap().as_ref(), Some(&normalize));
 }
+
+#[test]
+fn a_half_made_store_is_not_continued_when_a_file_was_written_since() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, path) = (folder.path().join("pictures"), folder.path().join("a.lmdb"));
+    for split in ["train", "val"] {
+        std::fs::create_dir_all(source.join(split).join("one")).unwrap();
+    }
+    for (number, sample) in encoded(noise(600, 8, 8, 3, 1), image::ImageFormat::Png).into_iter().enumerate() {
+        let Picture::Encoded(bytes) = sample.picture else { unreachable!() };
+        std::fs::write(source.join(format!("train/one/{number:03}.png")), bytes).unwrap();
+    }
+    std::fs::write(source.join("val/one/bad.png"), "no picture").unwrap();
+    let strict = Options { strict: true, ..options(2) };
+    let error = || {
+        let data = datasets::Folder::open(&source, "pictures").unwrap();
+        text(&convert::convert(&data, &path, &strict, &mut |_| {}).unwrap_err(), folder.path())
+    };
+    let bad = "val/one/bad.png: neither JPEG nor PNG: starts with [6e, 6f, 20, 70]";
+    assert_eq!([error(), error()], [bad, bad], "with the training pictures in the store");
+
+    // Of as many bytes, and none of the witnesses.
+    let changed = source.join("train/one/005.png");
+    let mut bytes = std::fs::read(&changed).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&changed, bytes).unwrap();
+    expect![[r#"
+        DIR/a.lmdb.partial: begun with another content: wanted the first 600 files of split "train" as long and as old as they are now, found others; delete this file to start anew, or repeat the first command to continue"#]]
+    .assert_eq(&error());
+}

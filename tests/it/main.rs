@@ -20,6 +20,7 @@ mod converting; // a data set becomes a store: the same on any number of threads
 mod decoding; // bytes to a picture: what is decoded, what is refused, and that any bytes end in one or the other
 mod loading; // a store's pictures as batches: the same on any number of threads, from any batch on, in any number of processes
 mod ordering; // which sample is in which batch: permutations, shards, resuming
+mod recycling; // how often a loader that runs asks for memory
 mod reforming; // pictures told by their headers, turned, reduced, rewritten
 mod seeding; // what folder2lmdb.py wrote
 mod serving; // batches from a server are those of a loader, whatever happens to the connection, the other clients or the server

@@ -276,7 +276,7 @@ fn a_damaged_record_says_which_field() {
     small(&path);
     assert!(
         read_all(&path, &value())[4]
-            .starts_with("Record { label: 4, encoding: Raw { height: 2, width: 2, channels: 1 }, bytes: [11, 12, 13, 14] }")
+            .starts_with("Record { label: 4, encoding: Raw { height: 2, width: 2, channels: 1 }, index: [], bytes: [11, 12, 13, 14] }")
     );
     // Byte 24 is the first record's first.
     let damages: [(usize, u8); 7] = [(0, 2), (8, 99), (20, 7), (24, 200), (28, 9), (29, 2), (30, 5)];
@@ -292,13 +292,13 @@ fn a_damaged_record_says_which_field() {
         DIR/a.lmdb: split "train", record 0: number of records: wanted at least 5, found 2
         DIR/a.lmdb: split "train", record 1: number of records: wanted at least 4, found 2
         DIR/a.lmdb: split "train", record 2: number of records: wanted at least 3, found 2
-        DIR/a.lmdb: split "train", record 3: encoding: wanted 0 (raw), 1 (JPEG) or 2 (PNG), found 72
+        DIR/a.lmdb: split "train", record 3: encoding: wanted 0 (raw), 1 (JPEG), 2 (PNG) or 3 (JPEG with index), found 72
         DIR/a.lmdb: split "train", record 4: end of the last record: wanted 102, found 36
         DIR/a.lmdb: split "train", record 1: extent of the record: wanted within 90 bytes, found 18..99
         DIR/a.lmdb: split "train", record 2: extent of the record: wanted within 90 bytes, found 99..54
         DIR/a.lmdb: split "train", record 4: end of the last record: wanted 90, found 7
         DIR/a.lmdb: split "train", record 0: label: wanted below 10, found 200
-        DIR/a.lmdb: split "train", record 0: encoding: wanted 0 (raw), 1 (JPEG) or 2 (PNG), found 9
+        DIR/a.lmdb: split "train", record 0: encoding: wanted 0 (raw), 1 (JPEG), 2 (PNG) or 3 (JPEG with index), found 9
         DIR/a.lmdb: split "train", record 0: channels: wanted 1 or 3, found 2
         DIR/a.lmdb: split "train", record 0: pixels: wanted 5 x 2 x 1 = 10 bytes, found 4
         DIR/a.lmdb: split "train", record 0: value: wanted at least 4 bytes, found 3"#]]

@@ -31,6 +31,9 @@ pub(crate) struct Load {
     /// Seconds of a turn
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
+    /// Time instead the first epoch of a store that lies on the disk alone, beside plain reading; the pictures are pixels of our own
+    #[arg(long)]
+    cold: bool,
     /// A Python with some of torchvision, webdataset, mosaicml-streaming, nvidia-dali and ffcv; peers that it has not are left out
     #[arg(long)]
     python: Option<PathBuf>,
@@ -110,6 +113,11 @@ const PEERS: [&str; 5] = ["torchvision", "webdataset", "mosaic", "dali", "ffcv"]
 /// # Errors
 /// When our own program does not build or run, or there are no pictures.
 pub(crate) fn load(workspace: &Workspace, args: &Load) -> Result<()> {
+    if args.cold {
+        let scratch = args.source.scratch(workspace)?;
+        let mut program = Command::new(workspace.benchmark("feeding", &[])?);
+        return call(program.arg("cold").arg(&scratch).args([args.workers, args.rounds].map(|number| number.to_string())));
+    }
     let (what, output) = (word(args.source.pictures), word(args.output));
     let (scratch, folder) = (args.source.scratch(workspace)?, args.source.folder(workspace)?);
 

@@ -1,10 +1,12 @@
 //! Hands out batches when it is told to, as the loaders of `feeding.py` beside it do: `cargo xtask bench load` starts them in turn.
 //!
-//! `feeding load|bare photographs|thumbnails STORE THREADS u8|f32`. It says `ready SECONDS` once the first batch is there, counted from the
+//! `feeding load|bare photographs|thumbnails STORE THREADS u8|f32`, or by itself, `feeding cold FOLDER THREADS ROUNDS`. The first says `ready SECONDS` once the first batch is there, counted from the
 //! opening of the store; a line on its input, a number of seconds, is answered by `go` once everything runs, and by the number of
 //! pictures after that time. `bare` does to each picture what the loader does, and nothing else, on one thread: the limit of any loader.
 
 #![expect(clippy::print_stdout, reason = "talks to whoever started it")]
+
+mod cold;
 
 use std::hint::black_box;
 use std::io::BufRead;
@@ -22,6 +24,11 @@ const WARM: usize = 6;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [how, folder, threads, rounds] = &args[..]
+        && how == "cold"
+    {
+        return cold::cold(folder.as_ref(), threads.parse()?, rounds.parse()?);
+    }
     let [how, what, store, threads, output] = &args[..] else {
         // `cargo bench` of everything: this one needs to be told.
         return Ok(());
@@ -85,7 +92,7 @@ fn bare(store: &Store, batch: usize, transforms: &[Transform]) -> impl Iterator<
             for slot in 0..batch {
                 at = (at + 1) % store.len(0);
                 let record = reader.record(0, at)?;
-                let part = decoder.part(record.encoding, record.bytes, |size| augment.part(size, &mut rng), &mut image)?;
+                let part = decoder.record(&record, |size| augment.part(size, &mut rng), &mut image)?;
                 augment.apply_to(part, &mut image, &mut rng, &mut scratch)?;
                 let size = image.pixels.len();
                 planes.resize(batch * size, 0);

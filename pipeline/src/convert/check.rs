@@ -3,7 +3,7 @@
 use datasets::Image;
 
 use super::header::{Header, header};
-use crate::decode;
+use crate::decode::Decoder;
 use crate::store::Encoding;
 use crate::store::codec::PICTURE_LIMIT;
 use crate::store::meta::{Size, Traits};
@@ -21,15 +21,22 @@ pub enum Check {
 }
 
 /// What the bytes of a file are: a JPEG or PNG that is whole as far as can be told without decoding, or else by decoding.
-pub(super) fn file(bytes: &[u8]) -> Result<(Encoding, Header), String> {
+pub(super) fn file(bytes: &[u8], decoder: &mut Decoder) -> Result<(Encoding, Header), String> {
     let encoding = sniff(bytes)?;
     if let Some(header) = header(encoding, bytes) {
         let Header { height, width, channels, .. } = header;
         extent(height as usize, width as usize, usize::from(channels).min(3))?;
         return Ok((encoding, header));
     }
-    let Size { height, width, channels } = size(&decode::image(encoding, bytes).map_err(|error| chain(&error))?)?;
+    let Size { height, width, channels } = size(&decoded(encoding, bytes, decoder)?)?;
     Ok((encoding, Header { height, width, channels, orientation: 1, traits: Traits::default() }))
+}
+
+/// The picture of a file.
+pub(super) fn decoded(encoding: Encoding, bytes: &[u8], decoder: &mut Decoder) -> Result<Image, String> {
+    let mut image = Image { height: 0, width: 0, channels: 0, pixels: Vec::new() };
+    decoder.decode(encoding, bytes, &mut image).map_err(|error| chain(&error))?;
+    Ok(image)
 }
 
 /// An error and its causes on one line.

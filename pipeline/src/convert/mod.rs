@@ -20,12 +20,13 @@ use datasets::{Dataset, Picture, Seed};
 
 pub use check::Check;
 
+use crate::decode::Decoder;
 use crate::store::codec::{self, Packer};
 use crate::store::meta;
-use crate::store::{FORMAT, Form, Found, Meta, Skipped, Store, Writer};
+use crate::store::{FORMAT, Form, Found, INDEXED, Meta, Skipped, Store, Writer};
 use crate::{Error, Result};
 use prepare::{Prepared, prepare};
-use state::State;
+use state::{Stamps, State};
 
 /// How a data set is copied. A half-made store is continued only from the same source, in the same form, with the same check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +159,7 @@ const BLOCK: usize = 16;
 const AHEAD: usize = 2;
 
 /// One sample, read and prepared.
+#[expect(clippy::large_enum_variant, reason = "hardly one is skipped")]
 enum Outcome {
     Record { label: u32, digest: [u8; 32], picture: Prepared },
     Skipped { name: String, reason: String },
@@ -185,10 +187,15 @@ fn copy(
             .map(|thread| {
                 let (sender, receiver) = mpsc::sync_channel(AHEAD);
                 scope.spawn(move || {
+                    let mut decoder = Decoder::default();
                     for block in (thread..blocks).step_by(threads) {
                         let start = first + block * BLOCK;
-                        let samples = (start..len.min(start + BLOCK)).map(|index| read(dataset, split, index, options, train));
-                        let samples: Result<Vec<Outcome>> = samples.collect();
+                        let samples = (start..len.min(start + BLOCK)).map(|index| {
+                            // Before it is read: what is written meanwhile is to be noticed.
+                            let stamp = dataset.stamp(split, index);
+                            Ok((stamp, read(dataset, (split, index), options, train, &mut decoder)?))
+                        });
+                        let samples: Result<Vec<_>> = samples.collect();
                         let failed = samples.is_err();
                         // The writer hangs up when it fails.
                         if sender.send(samples).is_err() || failed {
@@ -201,8 +208,9 @@ fn copy(
             .collect();
         for block in 0..blocks {
             let samples = channels[block % threads].recv().expect("a thread hangs up early only when it panics, as this one does then");
-            for sample in samples? {
+            for (stamp, sample) in samples? {
                 add(sample, split, options, state, (&mut packer, writer))?;
+                state.splits[split].pass(stamp);
             }
             progress(state.progress());
         }
@@ -220,8 +228,8 @@ fn add(sample: Outcome, split: usize, options: &Options, state: &mut State, (pac
             refuse_skipped(std::slice::from_ref(&skipped), options)?;
             state.skipped.push(skipped);
         }
-        Outcome::Record { label, digest, picture: Prepared { encoding, bytes, size, traits, moments, rewritten } } => {
-            if !packer.has_room(encoding, bytes.len()) {
+        Outcome::Record { label, digest, picture: Prepared { stored, size, traits, moments, rewritten } } => {
+            if !packer.has_room(&stored) {
                 flush(packer, split, state, writer);
                 // Only here is the state that of the values appended, with no record between.
                 if writer.is_full() {
@@ -230,9 +238,9 @@ fn add(sample: Outcome, split: usize, options: &Options, state: &mut State, (pac
             }
             let part = &mut state.splits[split];
             part.witness(digest, state.info.splits[split].len);
-            part.census.add(label, encoding, size, traits, bytes.len());
+            part.census.add(label, stored.encoding, size, traits, stored.bytes.len());
             part.digest = codec::chain(part.digest, digest);
-            packer.push(label, encoding, bytes);
+            packer.push(label, stored);
             if let Some(moments) = moments {
                 state.moments.add(&moments);
             }
@@ -241,7 +249,6 @@ fn add(sample: Outcome, split: usize, options: &Options, state: &mut State, (pac
             }
         }
     }
-    state.splits[split].done += 1;
     Ok(())
 }
 
@@ -259,12 +266,19 @@ fn refuse_skipped(skipped: &[Skipped], options: &Options) -> Result<()> {
     }
 }
 
-/// Refuses to go on where pictures that were dealt with are others by now. Not all are read again, which would cost as much as to start
-/// anew, but the witnesses among them.
+/// Refuses to go on where pictures that were dealt with are others by now: where the system says of a file that it was written since, or
+/// where a witness has changed. Not all are read again, which would cost as much as to start anew.
 fn refuse_changed(dataset: &dyn Dataset, partial: &Path, state: &State, options: &Options) -> Result<()> {
+    let mut decoder = Decoder::default();
     for (split, part) in state.splits.iter().enumerate() {
+        let stamps = (0..part.done).fold(Stamps::default(), |stamps, index| stamps.and(dataset.stamp(split, index)));
+        if stamps != part.stamps {
+            let (path, split) = (partial.to_owned(), &state.info.splits[split].name);
+            let wanted = format!("the first {} files of split {split:?} as long and as old as they are now", part.done);
+            return Err(Error::Changed { path, field: "content", wanted, found: "others".to_owned() });
+        }
         for (index, wanted) in &part.witnesses {
-            let found = match read(dataset, split, *index, options, false)? {
+            let found = match read(dataset, (split, *index), options, false, &mut decoder)? {
                 Outcome::Record { digest, .. } => state::witness(digest),
                 Outcome::Skipped { reason, .. } => reason,
             };
@@ -278,15 +292,15 @@ fn refuse_changed(dataset: &dyn Dataset, partial: &Path, state: &State, options:
     Ok(())
 }
 
-fn read(dataset: &dyn Dataset, split: usize, index: usize, options: &Options, train: bool) -> Result<Outcome> {
+fn read(dataset: &dyn Dataset, (split, index): (usize, usize), options: &Options, train: bool, decoder: &mut Decoder) -> Result<Outcome> {
     let info = dataset.info();
     let sample = dataset.get(split, index).map_err(Error::Dataset)?;
     let (label, classes) = (sample.label, info.classes.len());
     assert!((label as usize) < classes, "{}: label {label} of {classes} classes", sample.name);
     let measure = train && (is_decoded(&sample.picture, options) || is_measured(index, info.splits[split].len));
-    Ok(match prepare(sample.picture, &options.form, options.check, measure) {
+    Ok(match prepare(sample.picture, &options.form, options.check, measure, decoder) {
         Err(reason) => Outcome::Skipped { name: sample.name, reason },
-        Ok(picture) => Outcome::Record { label, digest: codec::digest(label, picture.encoding, &picture.bytes), picture },
+        Ok(picture) => Outcome::Record { label, digest: codec::digest(label, picture.stored.encoding, &picture.stored.bytes), picture },
     })
 }
 
@@ -312,7 +326,7 @@ fn meta(state: &State) -> Meta {
     let splits: Vec<_> = splits.map(|(split, part)| datasets::Split { len: part.census.len() as usize, ..split.clone() }).collect();
     let digests: Vec<_> = state.splits.iter().map(|part| part.digest).collect();
     Meta {
-        format: FORMAT,
+        format: if state.form.indexed { INDEXED } else { FORMAT },
         name: state.info.name.clone(),
         content: meta::content(&state.info.classes, &splits, &digests),
         classes: state.info.classes.clone(),

@@ -9,18 +9,18 @@ use image::{ExtendedColorType, ImageEncoder};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 
-use super::check::{self, Check, chain};
+use super::check::{self, Check, decoded};
 use super::header::{Header, traits};
 use super::moments::Moments;
-use crate::decode;
+use crate::decode::Decoder;
+use crate::store::codec::Picture as Stored;
 use crate::store::meta::{Size, Traits};
 use crate::store::{Encoding, Form, Resize};
 
 /// A picture as it goes into a store.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    pub(super) encoding: Encoding,
-    pub(super) bytes: Vec<u8>,
+    pub(super) stored: Stored,
     pub(super) size: Size,
     pub(super) traits: Traits,
     /// The sums of its pixels, where they were asked for.
@@ -29,11 +29,11 @@ pub(super) struct Prepared {
     pub(super) rewritten: Option<&'static str>,
 }
 
-/// What of a picture goes into the store, and, if `measure` says so, what its pixels add up to.
+/// What of a picture goes into the store, and, if `measure` says so, what its pixels add up to. `decoder` lends its memory.
 ///
 /// # Errors
 /// What is wrong with a picture that cannot be used.
-pub(super) fn prepare(picture: Picture, form: &Form, check: Check, measure: bool) -> Result<Prepared, String> {
+pub(super) fn prepare(picture: Picture, form: &Form, check: Check, measure: bool, decoder: &mut Decoder) -> Result<Prepared, String> {
     let (image, rewritten) = match picture {
         Picture::Raw(image) => {
             check::size(&image)?;
@@ -41,21 +41,34 @@ pub(super) fn prepare(picture: Picture, form: &Form, check: Check, measure: bool
             (reduced(image, to), to.map(|_| REDUCED))
         }
         Picture::Encoded(bytes) => {
-            let (encoding, header) = check::file(&bytes)?;
-            let Some(reason) = form.reason(&header) else { return kept(encoding, &header, bytes, check == Check::Decode, measure) };
-            let image = if header.channels == 4 { rgb_of_inks(&bytes)? } else { decoded(encoding, &bytes)? };
+            let (encoding, header) = check::file(&bytes, decoder)?;
+            let Some(reason) = form.reason(&header) else {
+                return kept((encoding, &header, bytes), check == Check::Decode, measure, decoder).map(|kept| kept.indexed(form, decoder));
+            };
+            let image = if header.channels == 4 { rgb_of_inks(&bytes)? } else { decoded(encoding, &bytes, decoder)? };
             let image = if form.upright { turned(image, header.orientation) } else { image };
             let to = form.size(image.height, image.width);
             let image = reduced(image, to);
             if !form.raw {
-                return written(&image, form.quality, reason, measure);
+                return written(&image, form.quality, reason, measure).map(|written| written.indexed(form, decoder));
             }
             (image, Some(reason))
         }
     };
     let (size, moments) = (check::size(&image)?, measure.then(|| Moments::of(&image)));
     let encoding = Encoding::Raw { height: size.height, width: size.width, channels: size.channels };
-    Ok(Prepared { encoding, bytes: image.pixels, size, traits: Traits::default(), moments, rewritten })
+    let stored = Stored { encoding, index: Vec::new(), bytes: image.pixels };
+    Ok(Prepared { stored, size, traits: Traits::default(), moments, rewritten })
+}
+
+impl Prepared {
+    /// With an index of its rows, where the store shall have such and it pays.
+    fn indexed(mut self, form: &Form, decoder: &mut Decoder) -> Self {
+        if form.indexed && self.stored.encoding == Encoding::Jpeg {
+            self.stored.index = decoder.index(&self.stored.bytes);
+        }
+        self
+    }
 }
 
 /// Reasons to write a picture anew.
@@ -85,14 +98,20 @@ impl Form {
 }
 
 /// The bytes of a file as they came.
-fn kept(encoding: Encoding, header: &Header, bytes: Vec<u8>, check: bool, measure: bool) -> Result<Prepared, String> {
-    let image = (check || measure).then(|| decoded(encoding, &bytes)).transpose()?;
+fn kept(
+    (encoding, header, bytes): (Encoding, &Header, Vec<u8>),
+    check: bool,
+    measure: bool,
+    decoder: &mut Decoder,
+) -> Result<Prepared, String> {
+    let image = (check || measure).then(|| decoded(encoding, &bytes, decoder)).transpose()?;
     let size = match &image {
         Some(image) => check::size(image)?,
         None => Size { height: header.height, width: header.width, channels: header.channels },
     };
     let moments = image.filter(|_| measure).map(|image| Moments::of(&image));
-    Ok(Prepared { encoding, bytes, size, traits: header.traits, moments, rewritten: None })
+    let stored = Stored { encoding, index: Vec::new(), bytes };
+    Ok(Prepared { stored, size, traits: header.traits, moments, rewritten: None })
 }
 
 /// A JPEG file made from pixels, without the blur of colours that smaller files pay for.
@@ -104,11 +123,8 @@ fn written(image: &Image, quality: u8, reason: &'static str, measure: bool) -> R
         .map_err(|error| format!("cannot be written as JPEG: {error}"))?;
     let moments = measure.then(|| Moments::of(image));
     let traits = traits(Encoding::Jpeg, &bytes);
-    Ok(Prepared { encoding: Encoding::Jpeg, bytes, size: check::size(image)?, traits, moments, rewritten: Some(reason) })
-}
-
-fn decoded(encoding: Encoding, bytes: &[u8]) -> Result<Image, String> {
-    decode::image(encoding, bytes).map_err(|error| chain(&error))
+    let stored = Stored { encoding: Encoding::Jpeg, index: Vec::new(), bytes };
+    Ok(Prepared { stored, size: check::size(image)?, traits, moments, rewritten: Some(reason) })
 }
 
 /// A JPEG file in the inks of a printer (CMYK, or YCCK that stands for it), as RGB. It is taken to be inverted, as Adobe's programs write

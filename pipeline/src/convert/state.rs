@@ -40,6 +40,26 @@ pub(super) struct Part {
     pub(super) census: Census,
     /// Samples at equal distances with what [`witness`] says of them: whether the data set has changed is asked of these.
     pub(super) witnesses: Vec<(usize, String)>,
+    /// Lengths and times of the files dealt with.
+    pub(super) stamps: Stamps,
+}
+
+/// What [`Dataset::stamp`] says of some samples, one after the other: FNV-1a.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamps(u64);
+
+impl Default for Stamps {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Stamps {
+    /// These, and that of the next sample.
+    pub(super) fn and(self, stamp: Option<[u64; 2]>) -> Self {
+        let bytes = stamp.into_iter().flatten().flat_map(u64::to_le_bytes);
+        Self(bytes.fold(self.0, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
+    }
 }
 
 /// The beginning of a record's digest, in hex.
@@ -48,6 +68,12 @@ pub(super) fn witness(digest: [u8; 32]) -> String {
 }
 
 impl Part {
+    /// One more sample was dealt with.
+    pub(super) fn pass(&mut self, stamp: Option<[u64; 2]>) {
+        self.done += 1;
+        self.stamps = self.stamps.and(stamp);
+    }
+
     /// Remembers the sample that is being dealt with if it is one of 256 at equal distances.
     pub(super) fn witness(&mut self, digest: [u8; 32], len: usize) {
         if self.done.is_multiple_of(len.div_ceil(256)) {
@@ -59,7 +85,8 @@ impl Part {
 impl State {
     pub(super) fn new(dataset: &dyn Dataset, options: &Options) -> Self {
         let info = dataset.info();
-        let part = || Part { done: 0, digest: [0; 32], census: Census::new(info.classes.len()), witnesses: Vec::new() };
+        let part =
+            || Part { done: 0, digest: [0; 32], census: Census::new(info.classes.len()), witnesses: Vec::new(), stamps: Stamps::default() };
         Self {
             format: FORMAT,
             info: info.clone(),

@@ -11,7 +11,8 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Takes out the zero that follows each `0xff`, and the restart markers. `None` where these are not in order.
+    /// Takes out the zero that follows each `0xff`, and the restart markers, as far as another marker or the end of `bytes`. `None` where
+    /// restart markers are not in order.
     pub(super) fn fill(&mut self, bytes: &[u8]) -> Option<()> {
         self.bytes.clear();
         self.ends.clear();
@@ -27,9 +28,13 @@ impl Scan {
                 self.bytes.extend_from_slice(eight);
                 at += 8;
             }
-            let Some(length) = bytes.get(at..)?.iter().position(|&byte| byte == 0xff) else { break };
-            self.bytes.extend_from_slice(&bytes[at..at + length]);
+            let rest = &bytes[at..];
+            let length = rest.iter().position(|&byte| byte == 0xff).unwrap_or(rest.len());
+            self.bytes.extend_from_slice(&rest[..length]);
             at += length;
+            if at == bytes.len() {
+                break;
+            }
             match *bytes.get(at + 1)? {
                 0 => self.bytes.push(0xff),
                 // As many as one likes may stand before a marker.
@@ -53,6 +58,30 @@ impl Scan {
         let end = *self.ends.get(number)?;
         let start = if number == 0 { 0 } else { self.ends[number - 1] };
         Some(Bits { bytes: &self.bytes, at: start, end, buffer: 0, left: 0 })
+    }
+
+    /// Bytes, without those that were taken out.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - PADDING
+    }
+
+    /// The bits from bit `skipped` of the first byte on.
+    pub(super) fn bits_from(&self, skipped: u32) -> Bits<'_> {
+        let mut bits = Bits { bytes: &self.bytes, at: 0, end: self.len(), buffer: 0, left: 0 };
+        bits.refill();
+        bits.skip(skipped);
+        bits
+    }
+
+    /// Where in the file these places are, which come one after the other; both in bits from the first coded one on.
+    pub(super) fn places(&self, bits: &[usize]) -> Vec<usize> {
+        let (mut from, mut stuffed) = (0, 0);
+        let place = |&bit: &usize| {
+            stuffed += self.bytes[from..bit / 8].iter().filter(|&&byte| byte == 0xff).count();
+            from = bit / 8;
+            bit + 8 * stuffed
+        };
+        bits.iter().map(place).collect()
     }
 }
 
@@ -97,9 +126,14 @@ impl Bits<'_> {
         extend(bits, size)
     }
 
+    /// Bits read so far.
+    pub(super) fn place(&self) -> usize {
+        8 * self.at - self.left as usize
+    }
+
     /// Whether more was read than there is.
     pub(super) fn overrun(&self) -> bool {
-        8 * self.at - self.left as usize > 8 * self.end
+        self.place() > 8 * self.end
     }
 
     /// What an entry that is not whole stands for: zeros, and perhaps a coefficient after them.

@@ -8,6 +8,7 @@ mod colour;
 mod entropy;
 mod header;
 mod huffman;
+mod index;
 mod transform;
 
 use datasets::Image;
@@ -18,6 +19,7 @@ use colour::{Plane, Row, mix};
 use entropy::{Scan, ZIGZAG};
 use header::{Header, Quantisers};
 use huffman::Tables;
+use index::{Index, Point};
 
 /// A decoder, which is nothing but memory.
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ pub(crate) struct Decoder {
     quantisers: Quantisers,
     tables: Tables,
     scan: Scan,
+    index: Index,
     planes: [Plane; 3],
     rows: [Row; 2],
 }
@@ -37,8 +40,23 @@ impl Decoder {
         Some([self.header.height, self.header.width])
     }
 
-    /// The pixels of `window` of the picture in `bytes`, which was opened last.
-    pub(crate) fn decode(&mut self, bytes: &[u8], window: Window, into: &mut Image) -> Option<()> {
+    /// The pixels of `window` of the picture in `bytes`, which was opened last. `index` is what [`Decoder::index`] made of it, or empty; a
+    /// damaged one is of no use, and does no harm.
+    pub(crate) fn decode(&mut self, bytes: &[u8], index: &[u8], window: Window, into: &mut Image) -> Option<()> {
+        let rows = Grid::new(&self.header, window).down;
+        if !index.is_empty()
+            && self.header.restart == 0
+            && self.index.read(index, bytes.len(), rows).is_some()
+            && self.decode_here(bytes, window, into).is_some()
+        {
+            return Some(());
+        }
+        self.index.points.clear();
+        self.decode_here(bytes, window, into)
+    }
+
+    /// As [`Decoder::decode_plain`], by what this processor has.
+    fn decode_here(&mut self, bytes: &[u8], window: Window, into: &mut Image) -> Option<()> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
             #[expect(unsafe_code, reason = "the compiler cannot know on which processor this will run")]
@@ -57,10 +75,9 @@ impl Decoder {
 
     #[inline(always)]
     fn decode_plain(&mut self, bytes: &[u8], window: Window, into: &mut Image) -> Option<()> {
-        let Header { height, width, sampling: [across, down], .. } = self.header;
-        self.scan.fill(bytes.get(self.header.scan..)?)?;
-        let grid = Grid::new([height, width], [down, across], window);
-        self.samples(&grid)?;
+        let Header { sampling: [across, down], .. } = self.header;
+        let grid = Grid::new(&self.header, window);
+        self.samples(bytes.get(self.header.scan..)?, &grid)?;
 
         let channels = self.header.components.len();
         (into.height, into.width, into.channels) = (window.height, window.width, channels);
@@ -81,10 +98,10 @@ impl Decoder {
         Some(())
     }
 
-    /// Fills the planes.
+    /// Fills the planes from the entropy-coded bytes. Decoding begins where it can: at the start of a restart interval, or of a row of the index.
     #[inline(always)]
-    fn samples(&mut self, grid: &Grid) -> Option<()> {
-        let Self { header, quantisers, tables, scan, planes, .. } = self;
+    fn samples(&mut self, coded: &[u8], grid: &Grid) -> Option<()> {
+        let Self { header, quantisers, tables, scan, index, planes, .. } = self;
         let Header { components, restart, .. } = &*header;
         let mut parts = [Part::default(); 3];
         for (number, ((part, component), plane)) in parts.iter_mut().zip(components).zip(&mut *planes).enumerate() {
@@ -96,60 +113,128 @@ impl Decoder {
         }
         let parts = &mut parts[..components.len()];
 
-        // Decoding can begin where a restart interval does.
-        let last = grid.rows.end * grid.across - (grid.across - grid.columns.end);
-        let first = match restart {
-            0 => 0,
-            &restart => (grid.rows.start * grid.across + grid.columns.start) / restart * restart,
+        let indexed = !index.points.is_empty();
+        if !indexed {
+            scan.fill(coded)?;
+        }
+        // MCUs from one place where decoding can begin to the next.
+        let stretch = match restart {
+            0 if indexed => index.every * grid.across,
+            0 => grid.down * grid.across,
+            &restart => restart,
         };
-        let mut bits = scan.interval(first.checked_div(*restart).unwrap_or(0))?;
-        let [mut y, mut x] = [first / grid.across, first % grid.across];
+        let (first, end) = (grid.rows.start * grid.across + grid.columns.start, grid.wanted_before(grid.rows.end * grid.across));
         let mut block = [0; 64];
-        for number in first..last {
-            if *restart > 0 && number > first && number.is_multiple_of(*restart) {
-                if bits.overrun() {
-                    return None;
-                }
-                bits = scan.interval(number / restart)?;
-                parts.iter_mut().for_each(|part| part.mean = 0);
+        for number in first / stretch..end.div_ceil(stretch) {
+            let mcus = number * stretch..grid.wanted_before(end.min((number + 1) * stretch));
+            if mcus.end <= mcus.start.max(first) {
+                continue;
             }
-            let wanted = grid.rows.contains(&y) && grid.columns.contains(&x);
-            for (part, plane) in parts.iter_mut().zip(&mut *planes) {
-                let (dc, ac) = (&tables.dc[part.dc], &tables.ac[part.ac]);
-                let [down, across] = part.blocks;
-                for at in 0..down * across {
-                    part.mean += bits.difference(dc)?;
-                    if !wanted {
-                        bits.coefficients(ac, |_, _| Some(()))?;
-                        continue;
+            let (mut bits, means) = if indexed {
+                let Point { bit, means } = *index.points.get(number)?;
+                // The next row begins within a byte, perhaps, and a zero may follow that.
+                let end = index.points.get(number + 1).map_or(coded.len(), |next| coded.len().min(next.bit / 8 + 2));
+                let end = end + usize::from(coded[..end].ends_with(&[0xff]));
+                scan.fill(coded.get(bit / 8..end)?)?;
+                (scan.bits_from(bit as u32 % 8), means)
+            } else {
+                (scan.interval(number)?, [0; 3])
+            };
+            for (part, mean) in parts.iter_mut().zip(means) {
+                part.mean = mean;
+            }
+            let [mut y, mut x] = [mcus.start / grid.across, mcus.start % grid.across];
+            for _ in mcus {
+                let wanted = grid.rows.contains(&y) && grid.columns.contains(&x);
+                for (part, plane) in parts.iter_mut().zip(&mut *planes) {
+                    let (dc, ac) = (&tables.dc[part.dc], &tables.ac[part.ac]);
+                    let [down, across] = part.blocks;
+                    for at in 0..down * across {
+                        part.mean = part.mean.wrapping_add(bits.difference(dc)?);
+                        if !wanted {
+                            bits.coefficients(ac, |_, _| Some(()))?;
+                            continue;
+                        }
+                        let mut flat = true;
+                        bits.coefficients(ac, |at, value| {
+                            block[usize::from(*ZIGZAG.get(at)?)] = value;
+                            flat = false;
+                            Some(())
+                        })?;
+                        let top = 8 * ((y - grid.rows.start) * down + at / across);
+                        let left = 8 * ((x - grid.columns.start) * across + at % across);
+                        let to = top * plane.stride + left;
+                        if flat {
+                            transform::flat(part.mean.wrapping_mul(part.quantiser[0]), &mut plane.samples, to, plane.stride);
+                        } else {
+                            block[0] = part.mean as i16;
+                            transform::inverse(&block, &part.quantiser, &mut plane.samples, to, plane.stride);
+                            block = [0; 64];
+                        }
                     }
-                    let mut flat = true;
-                    bits.coefficients(ac, |at, value| {
-                        block[usize::from(*ZIGZAG.get(at)?)] = value;
-                        flat = false;
-                        Some(())
-                    })?;
-                    let top = 8 * ((y - grid.rows.start) * down + at / across);
-                    let left = 8 * ((x - grid.columns.start) * across + at % across);
-                    let to = top * plane.stride + left;
-                    if flat {
-                        transform::flat(part.mean.wrapping_mul(part.quantiser[0]), &mut plane.samples, to, plane.stride);
-                    } else {
-                        block[0] = part.mean as i16;
-                        transform::inverse(&block, &part.quantiser, &mut plane.samples, to, plane.stride);
-                        block = [0; 64];
+                }
+                x += 1;
+                if x == grid.across {
+                    [y, x] = [y + 1, 0];
+                    if bits.overrun() {
+                        return None;
                     }
                 }
             }
-            x += 1;
-            if x == grid.across {
-                [y, x] = [y + 1, 0];
-                if bits.overrun() {
-                    return None;
-                }
+            if bits.overrun() {
+                return None;
             }
         }
-        (!bits.overrun()).then_some(())
+        Some(())
+    }
+
+    /// Where rows of the picture in `bytes`, which was opened last, begin: for [`Decoder::decode`]. `None` where that is of no use or cannot be
+    /// had: in small files, those with restart markers, and damaged ones.
+    pub(crate) fn index(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let size = [self.header.height, self.header.width];
+        let every = Index::spacing(Grid::new(&self.header, Window::whole(size)).down, bytes.len())?;
+        self.index_every(every, bytes)
+    }
+
+    /// As [`Decoder::index`], with a point for so many rows of MCUs.
+    fn index_every(&mut self, every: usize, bytes: &[u8]) -> Option<Vec<u8>> {
+        let Self { header, tables, scan, .. } = self;
+        let grid = Grid::new(header, Window::whole([header.height, header.width]));
+        if header.restart > 0 {
+            return None;
+        }
+        let coded = bytes.get(header.scan..)?;
+        scan.fill(coded)?;
+        let mut bits = scan.interval(0)?;
+        let (mut starts, mut points, mut means) = (Vec::new(), Vec::new(), [0; 3]);
+        for y in 0..grid.down {
+            if y.is_multiple_of(every) {
+                starts.push(bits.place());
+                points.push(Point { bit: 0, means });
+            }
+            for _ in 0..grid.across {
+                for (number, (component, mean)) in header.components.iter().zip(&mut means).enumerate() {
+                    let [down, across] = if number == 0 { grid.blocks } else { [1, 1] };
+                    for _ in 0..down * across {
+                        *mean = mean.wrapping_add(bits.difference(&tables.dc[component.dc])?);
+                        bits.coefficients(&tables.ac[component.ac], |_, _| Some(()))?;
+                    }
+                }
+            }
+            if bits.overrun() {
+                return None;
+            }
+        }
+        starts.push(8 * scan.len());
+        let places = scan.places(&starts);
+        // Where the file has something else than coded bytes and what is taken out of them, its end is not found here.
+        if !matches!(coded.get(places.last()? / 8..)?, [0xff, 1..=0xfe, ..]) {
+            return None;
+        }
+        for (point, place) in points.iter_mut().zip(places) {
+            point.bit = place;
+        }
+        Some(Index { every, points }.write(bytes.len()))
     }
 }
 
@@ -178,14 +263,16 @@ struct Grid {
     size: [usize; 2],
     /// Rows and columns of luma's blocks in an MCU.
     blocks: [usize; 2],
-    /// MCUs of a row of the picture.
+    /// MCUs of a row of the picture, and rows of them.
     across: usize,
+    down: usize,
     rows: std::ops::Range<usize>,
     columns: std::ops::Range<usize>,
 }
 
 impl Grid {
-    fn new(size: [usize; 2], blocks: [usize; 2], window: Window) -> Self {
+    fn new(header: &Header, window: Window) -> Self {
+        let (size, blocks) = ([header.height, header.width], [header.sampling[1], header.sampling[0]]);
         let needed = |start: usize, length: usize, of: usize, blocks: usize| {
             // Enlarging asks the neighbours of a sample.
             let margin = 2 * (blocks - 1);
@@ -195,8 +282,20 @@ impl Grid {
             size,
             blocks,
             across: size[1].div_ceil(8 * blocks[1]),
+            down: size[0].div_ceil(8 * blocks[0]),
             rows: needed(window.top, window.height, size[0], blocks[0]),
             columns: needed(window.left, window.width, size[1], blocks[1]),
+        }
+    }
+
+    /// One more than the last MCU before MCU `end` that lies in the columns of the window and not below it; 0 where there is none.
+    fn wanted_before(&self, end: usize) -> usize {
+        let (y, x) = (end / self.across, end % self.across);
+        match x {
+            _ if y >= self.rows.end => (self.rows.end - 1) * self.across + self.columns.end,
+            x if x > self.columns.start => y * self.across + x.min(self.columns.end),
+            _ if y > 0 => (y - 1) * self.across + self.columns.end,
+            _ => 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One batch from start to end: read, decode, augment, collate.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datasets::{Batch, Image, Mixed, Seed, Values};
 
@@ -22,6 +23,8 @@ pub(crate) struct Task {
     pub(super) plans: Plans,
     /// How many batches further on a thread's next one is.
     pub(super) stride: usize,
+    /// Batches begun so far.
+    pub(super) begun: AtomicUsize,
 }
 
 /// A thread's memory for one picture.
@@ -72,12 +75,18 @@ impl Task {
     ) -> Result<Option<(Vec<T>, Option<Mixed>)>> {
         let Inner { store, config, split, shape, views, cache, .. } = &*self.inner;
         let reader = store.reader()?;
-        let next = plan.number + self.stride;
-        if next < self.plans.batches() {
-            let mut coming = self.plans.plan(next).indices;
-            coming.retain(|&index| cache.get(index).is_none());
-            reader.prefetch(*split, &coming);
+        let prefetch = |number: usize| {
+            if number < self.plans.batches() {
+                let mut coming = self.plans.plan(number).indices;
+                coming.retain(|&index| cache.get(index).is_none());
+                reader.prefetch(*split, &coming);
+            }
+        };
+        // The first of each thread is nobody's next.
+        if self.begun.fetch_add(1, Ordering::Relaxed) < self.stride {
+            prefetch(plan.number);
         }
+        prefetch(plan.number + self.stride);
 
         let size = views * shape.iter().product::<usize>();
         let mut values = pool.take(size * plan.indices.len());
@@ -119,11 +128,11 @@ impl Task {
             place = cache.reserve(record.encoding, index, height * width * shape[0]);
             if place.is_some() { Window::whole([height, width]) } else { wanted }
         };
-        let decoded = decoder.part(record.encoding, record.bytes, choose, image);
+        let decoded = decoder.record(record, choose, image);
         let part = match place {
             None => decoded?,
             // Damage outside of what is wanted is nobody's concern, with or without a cache.
-            Some(_) if decoded.is_err() => decoder.part(record.encoding, record.bytes, |_| wanted, image)?,
+            Some(_) if decoded.is_err() => decoder.record(record, |_| wanted, image)?,
             Some(place) => {
                 decode::convert(image, shape[0], &mut scratch.spare);
                 place.fill(record.label, image);

@@ -59,7 +59,12 @@ impl Cache {
     /// The picture, if it is here, as a record of a store that keeps pixels.
     pub(super) fn get(&self, index: u64) -> Option<Record<'_>> {
         let Kept { label, height, width, channels, pixels } = self.table.get(index as usize)?.get()?;
-        Some(Record { label: *label, encoding: Encoding::Raw { height: *height, width: *width, channels: *channels }, bytes: pixels })
+        Some(Record {
+            label: *label,
+            encoding: Encoding::Raw { height: *height, width: *width, channels: *channels },
+            index: &[],
+            bytes: pixels,
+        })
     }
 
     /// Room for a picture of so many bytes, if there is any and it comes in this encoding. Pixels need not be kept: they lie in the pages of the

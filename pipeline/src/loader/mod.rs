@@ -9,6 +9,7 @@ mod config;
 mod pool;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use datasets::{Batch, BatchError, BatchIter, Batches, Image, Normalize, Values};
 
@@ -139,7 +140,7 @@ impl Loader {
     /// The batches of epoch `epoch`, each on request, for whoever has threads of their own and asks for every `stride`-th next.
     pub(crate) fn task(&self, epoch: u64, stride: usize) -> Task {
         let plans = Plans::new(self.inner.store.len(self.inner.split), &self.inner.rules, epoch);
-        Task { inner: Arc::clone(&self.inner), plans, stride }
+        Task { inner: Arc::clone(&self.inner), plans, stride, begun: AtomicUsize::new(0) }
     }
 
     /// What is kept of decoded pictures now, by this loader and its clones.

@@ -28,37 +28,53 @@ fn flaw<T>(field: &'static str, wanted: impl ToString, found: impl ToString) -> 
 /// Collects records until they are a value.
 #[derive(Debug, Default)]
 pub(crate) struct Packer {
-    records: Vec<(Head, Vec<u8>)>,
+    records: Vec<(Head, Picture)>,
     bodies: usize,
 }
 
 /// The records of one value, not yet side by side: they are copied once, to where LMDB wants them.
 #[derive(Debug)]
 pub(crate) struct Value {
-    records: Vec<(Head, Vec<u8>)>,
+    records: Vec<(Head, Picture)>,
     len: usize,
 }
 
+/// A picture as it is stored.
+#[derive(Debug)]
+pub(crate) struct Picture {
+    pub(crate) encoding: Encoding,
+    /// Of a JPEG file, or empty.
+    pub(crate) index: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Picture {
+    /// Bytes of its record, but for those that it begins with.
+    fn len(&self) -> usize {
+        self.index.len() + self.bytes.len()
+    }
+}
+
 impl Packer {
-    /// Whether a picture of so many bytes may join those already here.
-    pub(crate) fn has_room(&self, encoding: Encoding, bytes: usize) -> bool {
-        self.is_empty() || index(self.records.len() + 1) + self.bodies + Head::new(0, encoding).len + bytes <= VALUE_LIMIT
+    /// Whether a picture may join those already here.
+    pub(crate) fn has_room(&self, picture: &Picture) -> bool {
+        self.is_empty() || ends(self.records.len() + 1) + self.bodies + Head::of(0, picture).len + picture.len() <= VALUE_LIMIT
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    pub(crate) fn push(&mut self, label: u32, encoding: Encoding, bytes: Vec<u8>) {
-        let head = Head::new(label, encoding);
-        self.bodies += head.len + bytes.len();
-        self.records.push((head, bytes));
+    pub(crate) fn push(&mut self, label: u32, picture: Picture) {
+        let head = Head::of(label, &picture);
+        self.bodies += head.len + picture.len();
+        self.records.push((head, picture));
     }
 
     /// The value; leaves the packer empty.
     pub(crate) fn finish(&mut self) -> Value {
         let Self { records, bodies } = std::mem::take(self);
-        Value { len: index(records.len()) + bodies, records }
+        Value { len: ends(records.len()) + bodies, records }
     }
 }
 
@@ -73,20 +89,21 @@ impl Value {
         let mut put = |bytes: &[u8]| into.split_off_mut(..bytes.len()).expect("as long as the value").copy_from_slice(bytes);
         put(&(self.records.len() as u32).to_le_bytes());
         let mut end = 0;
-        for (head, bytes) in &self.records {
-            end += head.len + bytes.len();
+        for (head, picture) in &self.records {
+            end += head.len + picture.len();
             put(&u32::try_from(end).expect("a value is one picture below PICTURE_LIMIT or shorter than VALUE_LIMIT").to_le_bytes());
         }
-        for (head, bytes) in &self.records {
+        for (head, picture) in &self.records {
             put(head);
-            put(bytes);
+            put(&picture.index);
+            put(&picture.bytes);
         }
         assert!(into.is_empty(), "{} bytes too many for the value", into.len());
     }
 }
 
-/// Bytes of a value's index.
-fn index(records: usize) -> usize {
+/// Bytes of the list of where a value's records end.
+fn ends(records: usize) -> usize {
     4 + 4 * records
 }
 
@@ -112,6 +129,7 @@ pub(crate) fn record(value: &[u8], from_last: u64) -> Result<Record<'_>, Flaw> {
 
 fn body(body: &[u8]) -> Result<Record<'_>, Flaw> {
     let (Some(label), Some(&kind)) = (u32_at(body, 0), body.get(4)) else { return flaw("record", "at least 5 bytes", body.len()) };
+    let mut index: &[u8] = &[];
     let (encoding, bytes) = match kind {
         RAW => {
             let (Some(&channels), Some(height), Some(width)) = (body.get(5), u32_at(body, 6), u32_at(body, 10)) else {
@@ -128,12 +146,22 @@ fn body(body: &[u8]) -> Result<Record<'_>, Flaw> {
         }
         JPEG => (Encoding::Jpeg, &body[5..]),
         PNG => (Encoding::Png, &body[5..]),
-        other => return flaw("encoding", "0 (raw), 1 (JPEG) or 2 (PNG)", other),
+        INDEXED_JPEG => {
+            let parts =
+                body.get(5..).and_then(|rest| rest.split_first_chunk()).map(|(len, rest)| (usize::from(u16::from_le_bytes(*len)), rest));
+            let Some((len, rest)) = parts else { return flaw("indexed record", "at least 7 bytes", body.len()) };
+            let Some((first, bytes)) = rest.split_at_checked(len) else {
+                return flaw("indexed record", format!("an index of {len} bytes"), rest.len());
+            };
+            index = first;
+            (Encoding::Jpeg, bytes)
+        }
+        other => return flaw("encoding", "0 (raw), 1 (JPEG), 2 (PNG) or 3 (JPEG with index)", other),
     };
-    Ok(Record { label, encoding, bytes })
+    Ok(Record { label, encoding, index, bytes })
 }
 
-/// SHA-256 of a record: of its header and its bytes.
+/// SHA-256 of a record: of its header and its bytes, and not of an index, which follows from them.
 pub(crate) fn digest(label: u32, encoding: Encoding, bytes: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(&*Head::new(label, encoding)).chain_update(bytes).finalize().into()
 }
@@ -147,6 +175,7 @@ pub(crate) fn chain(split: [u8; 32], record: [u8; 32]) -> [u8; 32] {
 const RAW: u8 = 0;
 const JPEG: u8 = 1;
 const PNG: u8 = 2;
+const INDEXED_JPEG: u8 = 3;
 
 /// What a record begins with.
 #[derive(Debug)]
@@ -156,6 +185,17 @@ struct Head {
 }
 
 impl Head {
+    fn of(label: u32, picture: &Picture) -> Self {
+        let mut head = Self::new(label, picture.encoding);
+        if !picture.index.is_empty() {
+            let len = u16::try_from(picture.index.len()).expect("a decoder makes no longer one");
+            head.bytes[4] = INDEXED_JPEG;
+            head.bytes[5..7].copy_from_slice(&len.to_le_bytes());
+            head.len = 7;
+        }
+        head
+    }
+
     fn new(label: u32, encoding: Encoding) -> Self {
         let [l0, l1, l2, l3] = label.to_le_bytes();
         let file = |kind| Self { bytes: [l0, l1, l2, l3, kind, 0, 0, 0, 0, 0, 0, 0, 0, 0], len: 5 };

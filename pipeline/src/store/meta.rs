@@ -8,13 +8,16 @@ use sha2::{Digest, Sha256};
 
 use super::Encoding;
 
-/// The version of the format that this program writes, and the only one that it reads.
+/// The version of the format that this program writes.
 pub const FORMAT: u32 = 2;
+
+/// The version of stores with indexed JPEG files, which is otherwise the same. Programs that know [`FORMAT`] alone refuse it by name.
+pub const INDEXED: u32 = 3;
 
 /// What a store says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
-    /// Version of the format: [`FORMAT`].
+    /// Version of the format: [`FORMAT`] or [`INDEXED`].
     pub format: u32,
     /// The short name of the data set, such as `mnist`.
     pub name: String,
@@ -51,6 +54,9 @@ pub struct Form {
     pub resize: Option<Resize>,
     /// Pixels are stored, ready to be read, instead of files. Default: no.
     pub raw: bool,
+    /// Beside each JPEG file stands where its rows begin, so that a crop is decoded without what lies above it and at its right. Default: no.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub indexed: bool,
     /// Pictures are turned as their EXIF data say. Default: no, as in PyTorch's and TensorFlow's loaders.
     pub upright: bool,
     /// The quality of the JPEG files that have to be written, 1 to 100. Default 95.
@@ -69,7 +75,7 @@ pub enum Resize {
 
 impl Default for Form {
     fn default() -> Self {
-        Self { resize: None, raw: false, upright: false, quality: 95 }
+        Self { resize: None, raw: false, indexed: false, upright: false, quality: 95 }
     }
 }
 

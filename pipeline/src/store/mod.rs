@@ -19,14 +19,14 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use lmdb::{Cursor, Database, Environment, EnvironmentFlags, RoTransaction, Transaction};
 
 pub use folder2lmdb::Folder2Lmdb;
 use labels::Labels;
 pub use memory::keep_freed_memory;
-pub use meta::{Extent, FORMAT, Form, Meta, Pictures, Resize, Skipped};
+pub use meta::{Extent, FORMAT, Form, INDEXED, Meta, Pictures, Resize, Skipped};
 pub(crate) use writer::{Found, Writer};
 
 use crate::{Error, Result};
@@ -55,6 +55,8 @@ pub struct Record<'a> {
     pub label: u32,
     /// How the picture is written.
     pub encoding: Encoding,
+    /// Where the rows of a JPEG file begin, for [`Decoder::record`](crate::decode::Decoder::record); mostly empty.
+    pub index: &'a [u8],
     /// The picture: pixels (HWC), or the bytes of a file.
     pub bytes: &'a [u8],
 }
@@ -258,30 +260,30 @@ impl Reader<'_> {
 /// tell what is in memory, but only to those who may write the file.) What two threads do at once may be asked twice or not at all.
 #[derive(Debug)]
 struct Asked {
-    /// One for each stretch of the file that is as long as the longest packed value.
-    stretches: Vec<AtomicBool>,
+    /// A bit for each page of the file: values that are worth asking for begin on pages of their own.
+    pages: Vec<AtomicU64>,
     /// Records until all is forgotten.
     left: AtomicUsize,
     records: usize,
 }
 
 impl Asked {
-    const STRETCH: usize = 128 * 1024;
+    const PAGE: usize = 4096;
 
     fn new(file_bytes: u64, records: usize) -> Self {
-        // The map may begin within a stretch of addresses and end within another.
-        let stretches = file_bytes as usize / Self::STRETCH + 2;
-        Self { stretches: (0..stretches).map(|_| AtomicBool::new(false)).collect(), left: AtomicUsize::new(records), records }
+        let pages = file_bytes as usize / Self::PAGE + 1;
+        Self { pages: (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), left: AtomicUsize::new(records), records }
     }
 
     fn is_first(&self, value: &[u8]) -> bool {
         if self.left.fetch_sub(1, Ordering::Relaxed) <= 1 {
             self.left.store(self.records, Ordering::Relaxed);
-            self.stretches.iter().for_each(|stretch| stretch.store(false, Ordering::Relaxed));
+            self.pages.iter().for_each(|pages| pages.store(0, Ordering::Relaxed));
         }
-        // Addresses of one map follow one another, so the remainder tells its stretches apart.
-        let stretch = value.as_ptr() as usize / Self::STRETCH % self.stretches.len();
-        !self.stretches[stretch].swap(true, Ordering::Relaxed)
+        // Addresses of one map follow one another, so the remainder tells its pages apart.
+        let page = value.as_ptr() as usize / Self::PAGE % (64 * self.pages.len());
+        let bit = 1 << (page % 64);
+        self.pages[page / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 }
 
@@ -337,7 +339,9 @@ fn read_meta(path: &Path, environment: &Environment) -> Result<Meta> {
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| foreign("one that is not JSON".to_owned()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         None => Err(foreign("one without a version".to_owned())),
-        Some(found) if found != u64::from(FORMAT) => Err(Error::Version { path: path.to_owned(), wanted: FORMAT, found }),
+        Some(found) if ![FORMAT, INDEXED].map(u64::from).contains(&found) => {
+            Err(Error::Version { path: path.to_owned(), wanted: FORMAT, found })
+        }
         Some(_) => serde_json::from_value(value).map_err(|error| Error::Corrupt {
             path: path.to_owned(),
             place: "meta record".to_owned(),

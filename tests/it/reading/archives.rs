@@ -117,10 +117,21 @@ fn a_tar_of_tars_has_a_class_in_each() {
     // As ImageNet's training pictures are published.
     let class = |names: &[&str]| tar(&names.iter().map(|name| Entry::Bytes(name, b"?".to_vec())).collect::<Vec<_>>());
     let outer = [Entry::Bytes("n02.tar", class(&["n02_1.JPEG"])), Entry::Bytes("n01.tar", class(&["n01_2.JPEG", "n01_10.JPEG"]))];
-    let path = write(folder.path(), "ILSVRC2012_img_train.tar", &tar(&outer));
-    let data = datasets::open_as(datasets::Source::Imagenet, &path).unwrap();
-    let names: Vec<_> = (0..3).map(|index| data.get(0, index).unwrap()).map(|sample| (sample.label, sample.name)).collect();
-    expect![[r#"[(0, "n01/n01_10.JPEG"), (0, "n01/n01_2.JPEG"), (1, "n02/n02_1.JPEG")]"#]].assert_eq(&format!("{names:?}"));
+    let check = |path: &Path, want: Expect| {
+        let data = datasets::open_as(datasets::Source::Imagenet, path).unwrap();
+        let samples: Vec<_> = (0..3).map(|index| data.get(0, index).unwrap()).collect();
+        assert!(samples.iter().all(|sample| sample.picture == datasets::Picture::Encoded(b"?".to_vec())));
+        want.assert_eq(&format!("{:?}", samples.iter().map(|sample| (sample.label, &sample.name)).collect::<Vec<_>>()));
+    };
+    check(
+        &write(folder.path(), "ILSVRC2012_img_train.tar", &tar(&outer)),
+        expect![[r#"[(0, "n01/n01_10.JPEG"), (0, "n01/n01_2.JPEG"), (1, "n02/n02_1.JPEG")]"#]],
+    );
+    // Compressed, in the order of the archive.
+    check(
+        &write(folder.path(), "ILSVRC2012_img_train.tar.gz", &gzip(&tar(&outer))),
+        expect![[r#"[(1, "n02/n02_1.JPEG"), (0, "n01/n01_2.JPEG"), (0, "n01/n01_10.JPEG")]"#]],
+    );
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! How often a loader that runs asks for memory.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
+
+use datasets::Seed;
+use pipeline::augment::{self, normalize::Constants};
+use pipeline::loader::Config;
+use pipeline::{Loader, Store};
+
+use crate::converting::{Memory, convert, encoded, noise};
+use crate::fitting::CALLS;
+
+/// What is left of thumbnails belongs to batches: their lists of numbers, and their way through a channel. Photographs are resized, and the library
+/// that does it makes for each row and column of the result a list of its weights.
+#[test]
+fn a_picture_takes_no_memory_of_its_own() {
+    let [thumbnails, photographs] = ["thumbnails", "photographs"].map(measured);
+    assert!(thumbnails < 0.1, "{thumbnails} times a thumbnail");
+    assert!(photographs < (224 + 224 + 8) as f64, "{photographs} times a photograph");
+}
+
+/// How often a picture made a loader ask for memory, in a program where nothing else does.
+fn measured(case: &str) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let found = folder.path().join("calls");
+    let arguments = ["--exact", "recycling::the_loader_that_is_measured", "--test-threads", "1"];
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(arguments).env(CASE, case).env(FOUND, &found);
+    assert!(program.stdout(Stdio::null()).status().unwrap().success(), "{case}");
+    std::fs::read_to_string(found).unwrap().parse().unwrap()
+}
+
+/// Say to this program, started again, what to load, and the file for the number.
+const CASE: &str = "RECYCLING_CASE";
+const FOUND: &str = "RECYCLING_FOUND";
+
+/// Not a test by itself: what [`measured`] starts.
+#[test]
+fn the_loader_that_is_measured() {
+    let (Ok(case), Some(found)) = (std::env::var(CASE), std::env::var_os(FOUND)) else { return };
+    let (pictures, batch, transforms) = match case.as_str() {
+        "thumbnails" => (noise(1024, 64, 64, 3, 1), 128, augment::tiny_train()),
+        _ => (noise(96, 250, 300, 3, 1), 32, augment::imagenet_train(224)),
+    };
+    let count = pictures.len();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.lmdb");
+    convert(&Memory::new(vec![("train", encoded(pictures, image::ImageFormat::Jpeg))]), &path);
+    let config = Config { threads: 1, normalize: Constants::None, ..Config::train(batch, transforms, Seed(0)) };
+    let loader = Loader::new(Store::open(path).unwrap(), config).unwrap();
+    let mut calls = 0;
+    for epoch in 0..4 {
+        let before = CALLS.load(Relaxed);
+        for batch in loader.stream(epoch, 0) {
+            loader.recycle(batch.unwrap());
+        }
+        // The first fills the memory that the others use again.
+        calls = CALLS.load(Relaxed) - before;
+    }
+    std::fs::write(found, (calls as f64 / count as f64).to_string()).unwrap();
+}
