@@ -37,6 +37,21 @@ pub struct Node {
     pub init: Vec<(Role, Init)>,
 }
 
+impl Node {
+    /// Whether it hands on the channels of its one input, each for itself and in their order.
+    pub(crate) fn passes(&self) -> bool {
+        match &self.op {
+            Op::Activate(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::Scale { .. } | Op::Dropout { .. } => true,
+            Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => true,
+            Op::Slice { dim, .. } | Op::Softmax { dim } => *dim > 0,
+            Op::LayerNorm { dims, .. } => *dims < self.shape.len(),
+            Op::Permute { order } => order[0] == 0,
+            Op::Input | Op::Linear(_) | Op::Conv(_) | Op::Flatten | Op::Reshape { .. } | Op::Concat | Op::Pick { .. } => false,
+            Op::Add | Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => false,
+        }
+    }
+}
+
 /// A network: nodes such that each comes after its inputs; the first is the input, `output` is the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
@@ -161,25 +176,12 @@ impl Graph {
     pub(crate) fn origin(&self, mut id: NodeId, mut channel: usize) -> (NodeId, usize) {
         loop {
             let node = self.node(id);
-            let first = || node.inputs[0];
             (id, channel) = match &node.op {
                 Op::Concat => self.joined(&node.inputs, channel),
                 Op::Pick { channels } => self.joined(&node.inputs, channels[channel]),
-                Op::Slice { dim: 0, start, .. } => (first(), start + channel),
-                // What acts on each channel alone.
-                Op::Activate(_) | Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::Scale { .. } | Op::Dropout { .. } => {
-                    (first(), channel)
-                }
-                Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } | Op::Upsample { .. } => {
-                    (first(), channel)
-                }
-                Op::Slice { .. } => (first(), channel),
-                Op::Softmax { dim } if *dim > 0 => (first(), channel),
-                Op::LayerNorm { dims, .. } if *dims < node.shape.len() => (first(), channel),
-                Op::Permute { order } if order[0] == 0 => (first(), channel),
-                Op::Input | Op::Linear(_) | Op::Conv(_) | Op::LayerNorm { .. } | Op::Softmax { .. } => return (id, channel),
-                Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } => return (id, channel),
-                Op::Add | Op::WeightedSum { .. } | Op::Multiply | Op::Matmul => return (id, channel),
+                Op::Slice { dim: 0, start, .. } => (node.inputs[0], start + channel),
+                _ if node.passes() => (node.inputs[0], channel),
+                _ => return (id, channel),
             };
         }
     }

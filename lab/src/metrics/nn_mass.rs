@@ -132,15 +132,29 @@ pub fn links(graph: &Graph, cell: &[NodeId]) -> Vec<Link> {
 
 /// The channels, as layer and number, that reach layer `to` of a cell from at least two layers back, through no other layer of it.
 fn links_into(graph: &Graph, layer: NodeId, to: usize, place: &[Option<usize>]) -> BTreeSet<(usize, usize)> {
-    let (mut found, mut seen, mut within) = (BTreeSet::new(), BTreeSet::from([layer]), vec![layer]);
-    while let Some(node) = within.pop() {
-        let channels = |&input: &NodeId| (0..graph.node(input).shape[0]).map(move |channel| graph.origin(input, channel));
-        for (origin, channel) in graph.node(node).inputs.iter().flat_map(channels) {
+    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::from([layer]));
+    let mut values = graph.node(layer).inputs.clone();
+    while let Some(value) = values.pop() {
+        let node = graph.node(value);
+        let made = match node.op {
+            Op::Concat => {
+                values.extend(&node.inputs);
+                continue;
+            }
+            _ if node.passes() => {
+                values.push(node.inputs[0]);
+                continue;
+            }
+            Op::Pick { .. } | Op::Slice { .. } => graph.origins(value),
+            _ if place[value.0].is_some_and(|from| from + 1 >= to) => continue,
+            _ => (0..node.shape[0]).map(|channel| (value, channel)).collect(),
+        };
+        for (origin, channel) in made {
             match place[origin.0] {
                 Some(from) if from + 1 < to => {
                     found.insert((from, channel));
                 }
-                None if seen.insert(origin) => within.push(origin),
+                None if seen.insert(origin) => values.extend(&graph.node(origin).inputs),
                 _ => {}
             }
         }
