@@ -63,6 +63,14 @@ impl Places {
         }
     }
 
+    /// Waits until no other session compiles or takes what cells link, and keeps others from it while it is held: one would otherwise
+    /// remove what cargo compiles for another.
+    fn alone(&self) -> Result<File> {
+        let path = self.kitchen().join("lock");
+        let lock = fs::create_dir_all(self.kitchen()).and_then(|()| File::create(&path)).and_then(|file| file.lock().map(|()| file));
+        lock.with_context(|| format!("lock {}", path.display()))
+    }
+
     /// Where cells are compiled, and what belongs to it.
     fn kitchen(&self) -> PathBuf {
         self.target.join("evcxr")
@@ -90,21 +98,27 @@ pub(crate) fn dependencies(root: &Path) -> Result<Vec<(String, String)>> {
     dependencies.iter().map(absolute).collect()
 }
 
-/// Compiles everything that cells link, as far as it is not compiled yet; the hashes by which cargo names the artefacts.
+/// Compiles everything that cells link, as far as it is not compiled yet.
 ///
 /// # Errors
 /// When cargo fails.
-pub(crate) fn prepare() -> Result<BTreeSet<String>> {
+pub(crate) fn prepare() -> Result<()> {
     let places = Places::find()?;
+    let _alone = places.alone()?;
+    compile(&places).map(drop)
+}
+
+/// As [`prepare`], for whoever is alone already; the hashes by which cargo names the artefacts.
+fn compile(places: &Places) -> Result<BTreeSet<String>> {
     let folder = places.kitchen().join("base");
-    write_crate(&places, &folder, "cdylib", "//! What a notebook's first cell finds compiled.\n")?;
+    write_crate(places, &folder, "cdylib", "//! What a notebook's first cell finds compiled.\n")?;
     let stamp = folder.join("stamp");
     if fs::read_to_string(&stamp).ok() != places.library_stamp() {
         // A dynamic library has no hash in its name: `cargo build --workspace` has put another in the place of ours.
         places.forget_library();
     }
     let output =
-        build(&places, &folder).arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output().context("start cargo")?;
+        build(places, &folder).arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output().context("start cargo")?;
     ensure!(output.status.success(), "the packages that notebooks use did not compile");
     if let Some(text) = places.library_stamp() {
         write(&stamp, &text)?;
@@ -169,9 +183,10 @@ impl Folder {
     /// # Errors
     /// When the dependencies do not compile, or the folder cannot be made.
     pub(crate) fn make() -> Result<PathBuf> {
-        let hashes = prepare()?;
-        let wanted = |name: &str| hash(name).is_some_and(|hash| hashes.contains(hash)) || is_library(name);
         let places = Places::find()?;
+        let _alone = places.alone()?;
+        let hashes = compile(&places)?;
+        let wanted = |name: &str| hash(name).is_some_and(|hash| hashes.contains(hash)) || is_library(name);
         let kitchen = places.kitchen();
         sweep(&kitchen);
         let path = kitchen.join(std::process::id().to_string());
