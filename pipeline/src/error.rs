@@ -43,12 +43,12 @@ pub enum Error {
         found: String,
     },
     /// The store was written by another version of this program.
-    #[error("{}: the store has format version {found}, this program reads version {wanted}; convert the data set again", path.display())]
+    #[error("{}: the store has format version {found}, this program reads versions {} and {}; convert the data set again", path.display(), wanted[0], wanted[1])]
     Version {
         /// The store.
         path: PathBuf,
-        /// The version that this program reads.
-        wanted: u32,
+        /// The versions that this program reads.
+        wanted: [u32; 2],
         /// The version of the store.
         found: u64,
     },

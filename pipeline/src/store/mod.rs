@@ -340,7 +340,7 @@ fn read_meta(path: &Path, environment: &Environment) -> Result<Meta> {
     match value.get("format").and_then(serde_json::Value::as_u64) {
         None => Err(foreign("one without a version".to_owned())),
         Some(found) if ![FORMAT, INDEXED].map(u64::from).contains(&found) => {
-            Err(Error::Version { path: path.to_owned(), wanted: FORMAT, found })
+            Err(Error::Version { path: path.to_owned(), wanted: [FORMAT, INDEXED], found })
         }
         Some(_) => serde_json::from_value(value).map_err(|error| Error::Corrupt {
             path: path.to_owned(),
