@@ -53,9 +53,13 @@ pub fn std_dev(values: &[f64]) -> f64 {
 
 /// The mean, with a confidence of 95 % by Student's t distribution: the numbers are taken as drawn from one normal distribution. NaN of fewer than two.
 pub fn mean_interval(values: &[f64]) -> Interval {
-    let (centre, n) = (mean(values), values.len());
-    let half = if n < 2 { f64::NAN } else { student(n - 1) * std_dev(values) / (n as f64).sqrt() };
-    Interval { low: centre - half, high: centre + half }
+    around(mean(values), std_dev(values), values.len())
+}
+
+/// As [`mean_interval`], of `n` numbers of which no more is known.
+pub(crate) fn around(mean: f64, std_dev: f64, n: usize) -> Interval {
+    let half = if n < 2 { f64::NAN } else { student(n - 1) * std_dev / (n as f64).sqrt() };
+    Interval { low: mean - half, high: mean + half }
 }
 
 /// The number that |t| stays below with a probability of 95 %, at `degrees` of freedom, at least 1.

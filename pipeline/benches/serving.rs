@@ -11,23 +11,23 @@
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program that prints a table")]
 
+mod pictures;
+
 use std::fs;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroUsize;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use datasets::{Batches, Dataset, Image, Info, Picture, Sample, Seed, Split};
-use image::codecs::jpeg::JpegEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use datasets::{Batches, Picture, Seed};
 use pipeline::augment::{self, normalize::Constants};
 use pipeline::flight::{Client, Remote};
 use pipeline::loader::Config;
-use pipeline::{Loader, Store, convert};
+use pipeline::{Loader, Store};
+
+use pictures::{jpeg, picture};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -73,10 +73,8 @@ struct Turn {
 
 fn costs(python: Option<&str>) {
     let folder = tempfile::tempdir().expect("a folder for the store");
-    let path = folder.path().join("pictures.lmdb");
-    let pictures = (0..32).map(|seed| jpeg(&picture(seed, 375, 500)));
-    store(&path, 640, pictures.collect());
-    let store = path.display().to_string();
+    let pictures = (0..32).map(|seed| jpeg(&picture(seed, 375, 500, 3)));
+    let store = pictures::store(folder.path(), "pictures.lmdb", 640, pictures.collect()).path().display().to_string();
     let server = Server::start(&store, &[]);
     let own = std::env::current_exe().expect("this program").display().to_string();
 
@@ -191,9 +189,8 @@ const STALLED: usize = 8;
 
 fn soak(seconds: u64) {
     let folder = tempfile::tempdir().expect("a folder for the store");
-    let path = folder.path().join("pictures.lmdb");
-    store(&path, 6_400, (0..256).map(|seed| Picture::Raw(picture(seed, 32, 32))).collect());
-    let store = path.display().to_string();
+    let pictures = (0..256).map(|seed| Picture::Raw(picture(seed, 32, 32, 3)));
+    let store = pictures::store(folder.path(), "pictures.lmdb", 6_400, pictures.collect()).path().display().to_string();
     let server = Server::start(&store, &["--streams", "80"]);
     let own = std::env::current_exe().expect("this program").display().to_string();
     let start =
@@ -332,47 +329,4 @@ fn resident(process: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux");
     line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number") / 1000.0
-}
-
-/// `len` samples, which go through a few pictures again and again.
-struct Pictures {
-    info: Info,
-    pictures: Vec<Picture>,
-}
-
-impl Dataset for Pictures {
-    fn info(&self) -> &Info {
-        &self.info
-    }
-
-    fn get(&self, _: usize, index: usize) -> datasets::Result<Sample> {
-        let picture = self.pictures[index % self.pictures.len()].clone();
-        Ok(Sample { picture, label: 0, name: index.to_string() })
-    }
-}
-
-fn store(path: &Path, len: usize, pictures: Vec<Picture>) {
-    let info = Info { name: "pictures".to_owned(), classes: vec!["one".to_owned()], splits: vec![Split { name: "train".to_owned(), len }] };
-    let options = convert::Options { strict: true, threads: NonZeroUsize::MIN, ..convert::Options::new("bench") };
-    convert::convert(&Pictures { info, pictures }, path, &options, &mut |_| ()).expect("the folder is new");
-}
-
-/// Soft colours with edges and a grain, which a JPEG spends about as many bits on as on a photograph.
-fn picture(seed: u64, height: usize, width: usize) -> Image {
-    let mut rng = Seed(seed).rng();
-    let stripe = 8 + rng.below(40);
-    let mut pixel = |y: usize, x: usize, c: usize| {
-        let edge = if ((x + 2 * y) / stripe).is_multiple_of(2) { 60 } else { 0 };
-        (y * 100 / height + x * 60 / width + c * 12 + edge + rng.below(14)) as u8
-    };
-    let pixels = (0..height * width * 3).map(|at| pixel(at / 3 / width, at / 3 % width, at % 3)).collect();
-    Image::new(height, width, 3, pixels)
-}
-
-fn jpeg(image: &Image) -> Picture {
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 90)
-        .write_image(&image.pixels, image.width as u32, image.height as u32, ExtendedColorType::Rgb8)
-        .expect("a sound picture");
-    Picture::Encoded(bytes)
 }

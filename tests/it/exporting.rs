@@ -10,6 +10,7 @@ use lab::models::{alexnet, dense_mlp, mobilenet_v2};
 use lab::{Conv, Model, Pool, onnx, rewrite};
 
 use crate::nets::{apart, drawn, every_op, further_ops, random_wired, resnet18, samples};
+use crate::python::environment;
 
 /// Another order of summation in every layer.
 const TOLERANCE: f64 = 1e-4;
@@ -17,22 +18,7 @@ const TOLERANCE: f64 = 1e-4;
 /// A Python with onnx and onnxruntime in an environment of its own, made once a target folder; `None`, and a word to the reader of
 /// the log, where that cannot be.
 fn python() -> Option<PathBuf> {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnx-python");
-    let python = environment.join("bin/python");
-    let succeeds = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    if succeeds(Command::new(&python).args(["-c", "import onnx, onnxruntime, numpy"])) {
-        return Some(python);
-    }
-    if !succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)) {
-        eprintln!("skipped: `python3 -m venv` does not work here");
-        return None;
-    }
-    let install = ["-m", "pip", "install", "--quiet", "--retries", "0", "--timeout", "20", "onnx>=1.16", "onnxruntime>=1.18"];
-    if !succeeds(Command::new(&python).args(install)) {
-        eprintln!("skipped: pip cannot install onnx and onnxruntime here");
-        return None;
-    }
-    Some(python)
+    environment("onnx-python", "import onnx, onnxruntime, numpy", &["onnx>=1.16", "onnxruntime>=1.18"])
 }
 
 /// Pooling windows in every position to the border: inside, over it, beyond it, and stopping short of it.

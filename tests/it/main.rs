@@ -8,7 +8,8 @@
 )]
 
 mod golden; // files that reference programs wrote, and real data where it is
-mod nets; // networks that several tests look at
+mod nets;
+mod python; // networks that several tests look at
 
 mod downloading; // data sets by name: interrupted, resumed, checked
 mod reading; // public files become samples, or an error that says what is wrong with them

@@ -6,6 +6,17 @@ use lab::graph::{Builder, Graph, Linear, Op, Unit, Value};
 use lab::kernels::Interpolation;
 use lab::{Activation, Conv, Model, Pool};
 
+/// A perceptron for pictures of 3×12×12 and 8 classes.
+pub(crate) fn classifier() -> Model {
+    let mut g = Builder::new("net", &[3, 12, 12]);
+    let xs = g.input();
+    let ys = g.flatten(xs);
+    let ys = g.linear("hidden", ys, 16);
+    let ys = g.activate(ys, Activation::Relu);
+    let ys = g.linear("out", ys, 8);
+    Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap()
+}
+
 /// A model whose scales, shifts, biases and running statistics are all drawn, so that none of them can be left out unseen.
 pub(crate) fn drawn(graph: Graph, seed: u64) -> Model {
     drawn_on(graph, seed, &Device::Cpu)

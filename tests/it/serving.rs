@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use candle::{Device, Var};
+use candle::Var;
 use datasets::synthetic::shapes;
 use datasets::{Batch, Batches, Dataset, Image, Info, Picture, Sample, Seed, Shapes};
 use expect_test::{Expect, expect};
-use lab::graph::Builder;
-use lab::{Activation, Model, Recipe, fit};
+use lab::{Recipe, fit};
 use pipeline::augment::Transform;
 use pipeline::flight::{Client, Listen, Options, Remote, Server, Ticket};
 use pipeline::loader::{Config, Output};
@@ -199,13 +198,7 @@ fn what_there_is() {
 fn training() {
     let server = Running::new();
     let trained = |train: &dyn Batches, test: &dyn Batches| {
-        let mut g = Builder::new("net", &[3, 12, 12]);
-        let xs = g.input();
-        let ys = g.flatten(xs);
-        let ys = g.linear("hidden", ys, 16);
-        let ys = g.activate(ys, Activation::Relu);
-        let ys = g.linear("out", ys, 8);
-        let model = Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap();
+        let model = crate::nets::classifier();
         let history = fit(&model, train, Some(test), &Recipe::sgd(0.05, 3), |_| {}).unwrap();
         let values = |(_, var): (&_, &Var)| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let weights: Vec<Vec<f32>> = model.params.iter().map(values).collect();

@@ -243,7 +243,7 @@ fn a_killed_sweep_loses_and_repeats_nothing() {
     assert_eq!(sorted(&path), sorted(&whole), "as if it had not been killed, and each run once");
 }
 
-const PLAN: &str = r#"
+pub(crate) const PLAN: &str = r#"
 [run]
 data = "rings"
 recipe = { epochs = 1, lr = 0.01, optimizer = { name = "adam_w", betas = [0.9, 0.999], eps = 1e-8, weight_decay = 0.0 } }

@@ -10,6 +10,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use pipeline::convert;
 
 use crate::commanding::built;
+use crate::sweeping;
 
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -24,16 +25,12 @@ fn lab(folder: &Path, arguments: &str) -> (Option<i32>, String, String) {
     (output.status.code(), out, told)
 }
 
-const PLAN: &str = r#"
-[run]
-data = { points = { kind = "linear", segments = 2 }, batch = 600 }
-recipe = { epochs = 1, lr = 0.01, optimizer = { name = "adam_w", betas = [0.9, 0.999], eps = 1e-8, weight_decay = 0.0 } }
-architecture = { family = "dense_mlp", inputs = 2, classes = 2, width = 2, depth = 4, max_links = 3 }
+/// Four perceptrons for points of a line.
+fn plan() -> String {
+    sweeping::PLAN.replace("\"rings\"", POINTS)
+}
 
-[[grid]]
-"architecture.width" = [2, 4]
-seed = [0, 1]
-"#;
+const POINTS: &str = r#"{ points = { kind = "linear", segments = 2 }, batch = 600 }"#;
 
 fn folder(plan: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -43,7 +40,7 @@ fn folder(plan: &str) -> tempfile::TempDir {
 
 #[test]
 fn a_plan_becomes_results_and_these_a_table() {
-    let folder = folder(PLAN);
+    let folder = folder(&plan());
     let check = |arguments: &str, want: Expect| {
         let (code, out, err) = lab(folder.path(), arguments);
         want.assert_eq(&format!("{out}{err}"));
@@ -117,7 +114,7 @@ fn a_plan_becomes_results_and_these_a_table() {
 /// What runs fail of is said, and the next call leaves them out.
 #[test]
 fn failures_are_told() {
-    let folder = folder(&PLAN.replace("lr = 0.01", "lr = 1e30").replace("[0, 1]", "[0]"));
+    let folder = folder(&plan().replace("lr = 0.01", "lr = 1e30").replace("[0, 1]", "[0]"));
     let (code, out, err) = lab(folder.path(), "sweep plan.toml");
     assert_eq!((code, out.as_str()), (Some(1), "plan.jsonl: 0 of 2 runs (0 now), 2 failed\n"), "{err}");
     assert!(err.lines().count() == 2 && err.lines().all(|line| line.starts_with("run ") && line.contains(" is not finite ")), "{err}");
@@ -129,10 +126,8 @@ fn failures_are_told() {
 /// Runs are known by what is in a store, not by where it lies.
 #[test]
 fn a_store_may_move() {
-    let data =
-        r#"data = { store = "shapes.lmdb", train = { batch = 8, transforms = [{ flip = { p = 0.5 } }] }, test = { split = "test" } }"#;
-    let points = PLAN.lines().find(|line| line.starts_with("data")).unwrap();
-    let plan = PLAN.replace(points, data).replace("inputs = 2, classes = 2", "inputs = 192, classes = 8");
+    let data = r#"{ store = "shapes.lmdb", train = { batch = 8, transforms = [{ flip = { p = 0.5 } }] }, test = { split = "test" } }"#;
+    let plan = plan().replace(POINTS, data).replace("inputs = 2, classes = 2", "inputs = 192, classes = 8");
     let folder = folder(&plan);
     let shapes = Shapes::new(shapes::Config { size: 8, train_per_class: 2, test_per_class: 1 }, Seed(0)).unwrap();
     convert::convert(&shapes, &folder.path().join("shapes.lmdb"), &convert::Options::new("test"), &mut |_| {}).unwrap();
@@ -147,8 +142,8 @@ fn a_store_may_move() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let folder = folder(PLAN);
-    std::fs::write(folder.path().join("deep.toml"), PLAN.replace("depth = 4", "depth = 2")).unwrap();
+    let folder = folder(&plan());
+    std::fs::write(folder.path().join("deep.toml"), plan().replace("depth = 4", "depth = 2")).unwrap();
     std::fs::write(folder.path().join("rows.jsonl"), "{\"id\": \"a\", \"run\": {\"seed\": 1}}\nno\n{}\n").unwrap();
     std::fs::write(folder.path().join("two.jsonl"), "{\"a\": {\"n\": 1}, \"b\": {\"n\": 2}}\n").unwrap();
     let check = |arguments: &str, want: Expect| {

@@ -4,11 +4,10 @@ use candle::Device;
 use datasets::synthetic::shapes;
 use datasets::{Batches, Idx, Seed, Shapes};
 use expect_test::expect;
-use lab::graph::Builder;
 use lab::metrics::nn_mass;
 use lab::models::dense_mlp;
 use lab::train::{self, Recipe};
-use lab::{Activation, Model, fit};
+use lab::{Model, fit};
 use pipeline::augment::{Contrast, Transform, normalize::Constants};
 use pipeline::loader::Output;
 use pipeline::{Loader, Store, convert, loader};
@@ -60,13 +59,7 @@ fn shapes() -> (TempDir, Store, Model) {
     let folder = tempfile::tempdir().unwrap();
     let shapes = Shapes::new(shapes::Config { size: 16, train_per_class: 6, test_per_class: 3 }, Seed(0)).unwrap();
     let store = convert::ensure(&shapes, folder.path().join("shapes.lmdb"), "shapes").unwrap();
-    let mut g = Builder::new("net", &[3, 12, 12]);
-    let xs = g.input();
-    let ys = g.flatten(xs);
-    let ys = g.linear("hidden", ys, 16);
-    let ys = g.activate(ys, Activation::Relu);
-    let ys = g.linear("out", ys, 8);
-    let model = Model::new(g.finish(ys).unwrap(), Seed(1), &Device::Cpu).unwrap();
+    let model = crate::nets::classifier();
     (folder, store, model)
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Shelf {
     stores: BTreeMap<String, PathBuf>,
     /// What no transform changes, in memory once for all runs: by content and how it is read.
     kept: BTreeMap<String, Table>,
+    /// What was opened, as plans say it: most runs of a plan have the same.
+    opened: Vec<(Data, Known)>,
 }
 
 impl Shelf {
@@ -61,7 +63,19 @@ impl Shelf {
     /// # Errors
     /// When there is no such store, or its loaders make no sense.
     pub(crate) fn known(&mut self, run: &Run<Data>) -> Result<Run<Known>> {
-        let data = match &run.data {
+        let data = match self.opened.iter().find(|(data, _)| *data == run.data) {
+            Some((_, known)) => known.clone(),
+            None => {
+                let known = self.open(&run.data)?;
+                self.opened.push((run.data.clone(), known.clone()));
+                known
+            }
+        };
+        Ok(Run { architecture: run.architecture.clone(), data, recipe: run.recipe.clone(), seed: run.seed })
+    }
+
+    fn open(&mut self, data: &Data) -> Result<Known> {
+        Ok(match data {
             Data::Points { points, batch } => {
                 ensure!(*batch > 0, "data: batch: wanted at least 1, found 0");
                 Segments::new(*points, POINTS)?;
@@ -86,8 +100,7 @@ impl Shelf {
                 self.stores.insert(content.clone(), path.clone());
                 Known::Store { name: store.meta().name.clone(), content, train, test }
             }
-        };
-        Ok(Run { architecture: run.architecture.clone(), data, recipe: run.recipe.clone(), seed: run.seed })
+        })
     }
 
     /// The training and test batches of a run, made by so many threads.

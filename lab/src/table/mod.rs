@@ -198,23 +198,24 @@ impl Table {
     /// # Errors
     /// When there is no such column, or one of `values` holds texts.
     pub fn mean(&self, values: &[&str], by: &[&str]) -> Result<Self> {
+        self.grouped(values, by, |name| vec![number(name).mean().alias(name), number(name).std(1).alias(format!("{name}_std"))])
+    }
+
+    /// One row a group: `by`, what `measures` says of each of `values`, and `n`.
+    fn grouped(&self, values: &[&str], by: &[&str], measures: impl Fn(&str) -> Vec<pl::Expr>) -> Result<Self> {
         self.need(values)?;
         self.need(by)?;
         for value in values {
             self.column_f64(value)?;
         }
-        let spread = |name: &&str| {
-            let column = || pl::col(*name).cast(pl::DataType::Float64);
-            [column().mean().alias(*name), column().std(1).alias(format!("{name}_std"))]
-        };
-        let mut measures: Vec<pl::Expr> = values.iter().flat_map(spread).collect();
+        let mut measures: Vec<pl::Expr> = values.iter().flat_map(|name| measures(name)).collect();
         measures.push(pl::len().cast(pl::DataType::Int64).alias("n"));
         let by: Vec<pl::Expr> = by.iter().map(|name| pl::col(*name)).collect();
-        let means = match by.is_empty() {
+        let groups = match by.is_empty() {
             true => self.frame.clone().lazy().select(measures).collect(),
             false => self.frame.clone().lazy().group_by_stable(by).agg(measures).collect(),
         };
-        means.map(Self::from).map_err(|source| Error::mismatch("mean", "columns of different names", source))
+        groups.map(Self::from).map_err(|source| Error::mismatch("mean", "columns of different names", source))
     }
 
     /// As [`mean`](Self::mean), with `x_low` and `x_high` after `x_std`: where the mean lies with a confidence of 95 %, as far as the rows of
@@ -223,30 +224,21 @@ impl Table {
     /// # Errors
     /// As `mean`.
     pub fn summary(&self, values: &[&str], by: &[&str]) -> Result<Self> {
-        let means = self.mean(values, by)?;
-        let keys: Vec<Vec<String>> = by.iter().map(|name| Ok(self.data(name)?.iter().map(Datum::key).collect())).collect::<Result<_>>()?;
-        let key = |row: usize| keys.iter().map(|column| column[row].as_str()).collect::<Vec<_>>();
-        let mut groups: Vec<(Vec<&str>, Vec<usize>)> = Vec::new();
-        for row in 0..self.len() {
-            match groups.iter_mut().find(|(group, _)| *group == key(row)) {
-                Some((_, rows)) => rows.push(row),
-                None => groups.push((key(row), vec![row])),
-            }
+        let names = |name: &str| [format!("{name}_std"), format!("{name}_low"), format!("{name}_high")];
+        let mut groups = self.grouped(values, by, |name| {
+            let [std, low, high] = names(name);
+            // Numbers that there are, until the ends take their places.
+            let count = || number(name).count().cast(pl::DataType::Float64);
+            vec![number(name).mean().alias(name), number(name).std(1).alias(std), count().alias(low), count().alias(high)]
+        })?;
+        for value in values {
+            let [std, low, high] = names(value);
+            let interval = |row: &Row, n: f64| stats::around(row.number(value), row.number(&std), n as usize);
+            let known = |end: f64| Some(end).filter(|end| !end.is_nan());
+            groups = groups.with_column(&low, |row| known(interval(row, row.number(&low)).low))?;
+            groups = groups.with_column(&high, |row| known(interval(row, row.number(&high)).high))?;
         }
-        let mut columns: Vec<(String, Column)> = Vec::new();
-        for name in means.names() {
-            columns.push((name.clone(), Column::of(means.data(&name)?)));
-            let Some(value) = values.iter().find(|value| name == format!("{value}_std")) else { continue };
-            let cells = self.column_f64(value)?;
-            let present = |rows: &Vec<usize>| rows.iter().map(|&row| cells[row]).filter(|cell| !cell.is_nan()).collect::<Vec<_>>();
-            let intervals: Vec<stats::Interval> = groups.iter().map(|(_, rows)| stats::mean_interval(&present(rows))).collect();
-            let end = |of: fn(&stats::Interval) -> f64| {
-                Column::from(intervals.iter().map(|interval| Some(of(interval)).filter(|end| !end.is_nan())).collect::<Vec<_>>())
-            };
-            columns.push((format!("{value}_low"), end(|interval| interval.low)));
-            columns.push((format!("{value}_high"), end(|interval| interval.high)));
-        }
-        Self::new(columns)
+        Ok(groups)
     }
 
     /// One row for each combination of `rows`, one column for each value in `column`, named after it, and in each cell the `value` that
@@ -470,6 +462,11 @@ impl Table {
     fn no_column(&self, name: &str) -> Error {
         Error::mismatch(format!("column `{name}`"), format!("one of {}", self.names().join(", ")), "no such column")
     }
+}
+
+/// A column as numbers.
+fn number(name: &str) -> pl::Expr {
+    pl::col(name).cast(pl::DataType::Float64)
 }
 
 impl std::fmt::Display for Table {

@@ -1,7 +1,7 @@
 //! How well a network does.
 
 use candle::{DType, Tensor};
-use datasets::Batches;
+use datasets::{Batch, Batches};
 use serde::{Deserialize, Serialize};
 
 use super::batch::to_tensors;
@@ -55,12 +55,20 @@ pub fn evaluate_top5(model: &Model, data: &dyn Batches) -> Result<(Score, f64)> 
 pub fn predict(model: &Model, data: &dyn Batches, mut each: impl FnMut(&Tensor, &[u32]) -> Result<()>) -> Result<()> {
     check_fit(&model.graph, data)?;
     let workspace = Workspace::new(&model.graph, None);
-    for batch in data.epoch(0, 0) {
-        let batch = batch.map_err(Error::Batch)?;
+    for batch in unmixed(data) {
+        let batch = batch?;
         let (xs, _) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
         each(&logits(&workspace, model, &xs, batch.views())?, &batch.labels)?;
     }
     Ok(())
+}
+
+/// The first epoch, of samples as they are.
+fn unmixed(data: &dyn Batches) -> impl Iterator<Item = Result<Batch>> {
+    data.epoch(0, 0).map(|batch| match batch.map_err(Error::Batch)? {
+        batch if batch.mixed.is_some() => Err(Error::mismatch("samples to be tested with", "samples as they are", "mixed ones")),
+        batch => Ok(batch),
+    })
 }
 
 /// The logits of samples with so many views each, which are means over them.
@@ -73,11 +81,8 @@ fn logits(workspace: &Workspace, model: &Model, xs: &Tensor, views: usize) -> Re
 pub(super) fn evaluate_in(workspace: &Workspace, model: &Model, data: &dyn Batches, size: usize) -> Result<Score> {
     check_fit(&model.graph, data)?;
     let (mut tally, mut unread) = (Tally::default(), Unread::default());
-    for batch in data.epoch(0, 0) {
-        let batch = batch.map_err(Error::Batch)?;
-        if batch.mixed.is_some() {
-            return Err(Error::mismatch("samples to be tested with", "samples as they are", "mixed ones"));
-        }
+    for batch in unmixed(data) {
+        let batch = batch?;
         let (xs, labels) = to_tensors(&batch, model.graph.input_shape(), &model.device)?;
         let views = batch.views();
         for (from, len) in micro::parts(batch.len(), (size / views).clamp(1, batch.len())) {

@@ -13,6 +13,7 @@ use pipeline::{Loader, Store};
 
 use super::{get, pictures, store};
 use crate::commanding::program;
+use crate::python::{environment, succeeds};
 
 /// `pipeline serve`, killed with this value.
 struct Serving {
@@ -171,25 +172,7 @@ fn a_client_in_python() {
 
 /// A Python with pyarrow in an environment of its own, made when first needed; says that it skipped where there is none.
 fn python() -> Option<PathBuf> {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("arrow-python");
-    let python = environment.join("bin/python");
-    if succeeds(Command::new(&python).args(["-c", "import numpy, pyarrow.flight"])) {
-        return Some(python);
-    }
-    if !succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)) {
-        eprintln!("skipped: `python3 -m venv` does not work here");
-        return None;
-    }
-    let install = ["-m", "pip", "install", "--quiet", "--retries", "0", "--timeout", "20", "pyarrow>=15", "numpy"];
-    if !succeeds(Command::new(&python).args(install)) {
-        eprintln!("skipped: pip cannot install pyarrow here");
-        return None;
-    }
-    Some(python)
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    environment("arrow-python", "import numpy, pyarrow.flight", &["pyarrow>=15", "numpy"])
 }
 
 /// The metrics say what was done, in words that Prometheus reads.
