@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::{Rng, Seed};
+use crate::{Buffer, Rng, Seed};
 
 /// The numbers of a batch, row after row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
     /// Pixels, 0 to 255.
-    U8(Vec<u8>),
+    U8(Buffer<u8>),
     /// Values ready for a network.
-    F32(Vec<f32>),
+    F32(Buffer<f32>),
 }
 
 /// Per-channel normalisation: a pixel `p` of 0 to 255 becomes `(p / 255 − mean) / std`.
@@ -227,7 +227,7 @@ impl Batches for Table {
             let mut values = Vec::with_capacity(indices.len() * width);
             indices.iter().for_each(|&i| values.extend_from_slice(&table.rows[i as usize * width..][..width]));
             Ok(Batch {
-                values: Values::F32(values),
+                values: Values::F32(values.into()),
                 shape: [&[indices.len()], table.shape.as_slice()].concat(),
                 labels: indices.iter().map(|&i| table.labels[i as usize]).collect(),
                 indices,

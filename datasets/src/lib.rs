@@ -24,6 +24,7 @@
 
 mod archive;
 mod batch;
+mod buffer;
 mod cifar;
 mod classes;
 #[cfg(feature = "hub")]
@@ -44,6 +45,7 @@ mod tiny_imagenet;
 mod unpack;
 
 pub use batch::{Batch, BatchError, BatchIter, Batches, Mixed, Normalize, Table, Values};
+pub use buffer::Buffer;
 pub use cifar::Cifar;
 pub use error::{Error, Result, explain};
 pub use folder::Folder;

@@ -1,7 +1,7 @@
 //! What does it cost to read batches from a server instead of from a loader in one's own process? And does a server hold?
 //!
 //! ```text
-//! cargo xtask bench serving                       1, 4 and 16 clients, beside a loader
+//! cargo xtask bench serving                       1, 4 and 16 clients, and one that shares no memory, beside a loader
 //! cargo xtask bench serving -- --python PYTHON    and pyarrow
 //! cargo xtask bench serving -- --soak SECONDS     64 clients, of which 8 are killed and 8 stop reading
 //! ```
@@ -36,9 +36,12 @@ fn main() {
         ["--python", python] => costs(Some(python)),
         ["--soak", seconds] => soak(seconds.parse().expect("a number of seconds")),
         ["local", store] => measure(&Loader::new(open(store), large()).expect("a sound store")),
-        ["remote", url] => read(&connect(url, large())),
-        ["careful", url, store] => careful(&connect(url, small()), &Loader::new(open(store), small()).expect("a sound store")),
-        ["stalled", url] => stalled(&connect(url, small())),
+        ["remote", url] => read(&connect(&Remote::new(*url), large())),
+        ["distant", url] => read(&connect(&Remote { share: false, ..Remote::new(*url) }, large())),
+        ["careful", url, store] => {
+            careful(&connect(&Remote::new(*url), small()), &Loader::new(open(store), small()).expect("a sound store"))
+        }
+        ["stalled", url] => stalled(&connect(&Remote::new(*url), small())),
         other => panic!("wanted nothing, --python PYTHON or --soak SECONDS, found {other:?}"),
     }
 }
@@ -59,8 +62,8 @@ fn open(path: &str) -> Store {
     Store::open(path).expect("converted before")
 }
 
-fn connect(url: &str, config: Config) -> Client {
-    Client::connect(&Remote::new(url), "pictures", config).expect("a server")
+fn connect(remote: &Remote, config: Config) -> Client {
+    Client::connect(remote, "pictures", config).expect("a server")
 }
 
 /// What was read in a turn, and what it took.
@@ -74,7 +77,7 @@ struct Turn {
 fn costs(python: Option<&str>) {
     let folder = tempfile::tempdir().expect("a folder for the store");
     let pictures = (0..32).map(|seed| jpeg(&picture(seed, 375, 500, 3)));
-    let store = pictures::store(folder.path(), "pictures.lmdb", 640, pictures.collect()).path().display().to_string();
+    let store = pictures::store(folder.path(), "pictures.lmdb", 6_400, pictures.collect()).path().display().to_string();
     let server = Server::start(&store, &[]);
     let own = std::env::current_exe().expect("this program").display().to_string();
 
@@ -82,8 +85,11 @@ fn costs(python: Option<&str>) {
     for clients in [1, 4, 16] {
         kinds.push((format!("{clients} clients"), vec![vec![own.clone(), "remote".to_owned(), server.url.clone()]; clients]));
     }
+    kinds.push(("1, by socket".to_owned(), vec![vec![own.clone(), "distant".to_owned(), server.url.clone()]]));
     if let Some(python) = python {
-        kinds.push(("pyarrow".to_owned(), vec![vec![python.to_owned(), "-c".to_owned(), PYTHON.to_owned(), server.url.clone()]]));
+        for (name, script) in [("pyarrow", PYTHON_SHARED), ("by socket", PYTHON)] {
+            kinds.push((name.to_owned(), vec![vec![python.to_owned(), "-c".to_owned(), script.to_owned(), server.url.clone()]]));
+        }
     }
     let mut turns = vec![Vec::new(); kinds.len()];
     for _ in 0..TURNS {
@@ -180,6 +186,30 @@ for epoch in itertools.count():
     ticket = flight.Ticket(json.dumps({"dataset": "pictures", "epoch": epoch, "loader": loader}))
     for part, _ in client.do_get(ticket):
         images = part["image"].to_numpy_ndarray()
+"#;
+
+const PYTHON_SHARED: &str = r#"
+import itertools, json, mmap, os, sys
+import numpy as np
+from pyarrow import flight
+client = flight.connect(sys.argv[1])
+loader = {"batch": 64, "normalize": "none", "transforms": [{"random_resized_crop": {"size": 224}}, {"flip": {"p": 0.5}}]}
+for epoch in itertools.count():
+    ticket = json.dumps({"dataset": "pictures", "epoch": epoch, "loader": loader})
+    writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(ticket))
+    with writer:
+        where = json.loads(reader.schema.metadata[b"topolab-memory"])
+        file = os.open(f"/proc/{where['process']}/fd/{where['file']}", os.O_RDONLY)
+        memory = mmap.mmap(file, where["bytes"], prot=mmap.PROT_READ)
+        os.close(file)
+        writer.write_metadata(b'"opened"')
+        for part, place in reader:
+            if part is None:
+                break
+            place = json.loads(place.to_pybytes())
+            shape = (len(part), 3, 224, 224)
+            images = np.frombuffer(memory, np.uint8, int(np.prod(shape)), place["at"]).reshape(shape)
+            writer.write_metadata(json.dumps({"returned": place["at"]}).encode())
 "#;
 
 /// Clients of each kind of a soak.
@@ -324,9 +354,12 @@ fn processor(process: u32) -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// Megabytes that a process has of its own.
+/// Megabytes that a process has of its own, or shares with its clients.
 fn resident(process: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux");
-    line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number") / 1000.0
+    let kilobytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux");
+        line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number")
+    };
+    (kilobytes("RssAnon:") + kilobytes("RssShmem:")) / 1000.0
 }

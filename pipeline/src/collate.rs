@@ -1,5 +1,6 @@
 //! Pictures to one batch: rows of pixels with channels last become planes, `[n, c, h, w]`.
 
+use bytemuck::Pod;
 use datasets::{Image, Mixed, Normalize};
 
 use crate::augment::Contrast;
@@ -36,7 +37,7 @@ impl<'a> From<&'a Image> for View<'a> {
 }
 
 /// Numbers a batch can be made of.
-pub(crate) trait Value: Copy + Default + Send + 'static {
+pub(crate) trait Value: Pod + Send + Sync {
     /// What a pixel of channel `channel` becomes.
     type Table: Send + Sync;
 

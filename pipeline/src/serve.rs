@@ -23,6 +23,9 @@ use tracing_subscriber::filter::LevelFilter;
 /// is slow or gone costs the others nothing. In Rust, pipeline::flight::Client is a loader like any other; in Python, pyarrow.flight is
 /// enough (examples/client.py).
 ///
+/// Clients of the same user on this machine (Linux) read the pictures in the server's own memory; nothing is copied (in Python:
+/// examples/shared_client.py). For others they go through the socket.
+///
 /// The server prints its address, the one that clients use, as the first line of standard output, and logs to standard error. SIGTERM or
 /// SIGINT let nobody else in and end the server once all streams have ended, or after the time of --drain; clients that were cut off ask
 /// for the rest when it is back.
@@ -50,7 +53,7 @@ pub(crate) struct Serve {
     /// Threads that make batches; all cores by default
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// Most streams open at a time; each holds up to two batches in memory
+    /// Most streams open at a time; each holds up to two batches in memory, or, shared with its client, four and more where they are few
     #[arg(long, value_name = "N", default_value = "64")]
     streams: NonZeroUsize,
     /// How long streams may go on after SIGTERM, in seconds

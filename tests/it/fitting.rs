@@ -68,7 +68,7 @@ impl Batches for Noise {
         let (shape, n) = ([&[self.batch], self.shape.as_slice()].concat(), self.batch);
         Box::new((first..2).map(move |nth| {
             let mut rng = Seed(nth as u64).rng();
-            let values = Values::F32((0..shape.iter().product()).map(|_| rng.normal() as f32).collect());
+            let values = Values::F32((0..shape.iter().product()).map(|_| rng.normal() as f32).collect::<Vec<_>>().into());
             let labels = (0..n as u32).map(|at| at % 10).collect();
             Ok(Batch { values, shape: shape.clone(), labels, indices: (0..n as u64).collect(), normalize: None, mixed: None })
         }))

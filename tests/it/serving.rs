@@ -23,8 +23,10 @@ use pipeline::{Loader, Store, convert};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+mod grouping;
 mod kinds;
 mod program;
+mod sharing;
 
 /// 96 training pictures of 3×12×12 and 24 to test, of eight classes.
 fn pictures() -> Shapes {
@@ -102,6 +104,11 @@ impl Running {
         Client::connect(&Remote::new(&self.url), "shapes", config).unwrap()
     }
 
+    /// One that gets its batches through the socket.
+    fn distant(&self, config: Config) -> Client {
+        Client::connect(&Remote { share: false, ..Remote::new(&self.url) }, "shapes", config).unwrap()
+    }
+
     fn refusal(&self, dataset: &str, config: Config) -> String {
         let error = Client::connect(&Remote::new(&self.url), dataset, config).unwrap_err();
         error.to_string().replace(&self.url, "SERVER")
@@ -170,13 +177,17 @@ fn the_batches_of_a_loader() {
             Config::eval("test", 100, vec![]),
         ];
         for config in configs {
-            let (local, remote) = (Loader::new(server.store.clone(), config.clone()).unwrap(), server.client(config));
-            assert_eq!(
-                (remote.samples(), remote.batches(), remote.sample_shape(), remote.classes()),
-                (local.samples(), local.batches(), local.sample_shape(), local.classes())
-            );
-            for (number, first) in [(0, 0), (1, 0), (1, 1), (3, local.batches()), (3, local.batches() + 9)] {
-                assert_eq!(epoch(&remote, number, first), epoch(&local, number, first));
+            let local = Loader::new(server.store.clone(), config.clone()).unwrap();
+            for remote in [server.client(config.clone()), server.distant(config.clone())] {
+                assert_eq!(
+                    (remote.samples(), remote.batches(), remote.sample_shape(), remote.classes()),
+                    (local.samples(), local.batches(), local.sample_shape(), local.classes())
+                );
+                for (number, first) in [(0, 0), (1, 0), (1, 1), (3, local.batches()), (3, local.batches() + 9)] {
+                    assert_eq!(epoch(&remote, number, first), epoch(&local, number, first));
+                    // One at a time, each given back before the next.
+                    assert!(remote.epoch(number, first).map(Result::unwrap).eq(local.epoch(number, first).map(Result::unwrap)));
+                }
             }
         }
     }
@@ -243,15 +254,17 @@ fn breaking(to: u16, after: usize) -> (String, Arc<AtomicUsize>) {
     (url, broken)
 }
 
+/// An epoch is 41 kB of pictures, or, where those lie in shared memory, 5 kB of words about them.
 #[test]
 fn a_connection_that_breaks_again_and_again() {
     let server = Running::new();
-    let (url, broken) = breaking(server.port(), 12_000);
     let local = Loader::new(server.store.clone(), train(10)).unwrap();
-    let remote = Client::connect(&Remote::new(url), "shapes", train(10)).unwrap();
-    assert_eq!(epoch(&remote, 2, 0), epoch(&local, 2, 0));
-    // An epoch is 41 kB of pictures.
-    assert!(broken.load(Ordering::Relaxed) >= 4, "{broken:?}");
+    for (share, after) in [(false, 12_000), (true, 2_500)] {
+        let (url, broken) = breaking(server.port(), after);
+        let remote = Client::connect(&Remote { share, ..Remote::new(url) }, "shapes", train(10)).unwrap();
+        assert_eq!(epoch(&remote, 2, 0), epoch(&local, 2, 0));
+        assert!(broken.load(Ordering::Relaxed) >= 4, "shared: {share}, {broken:?}");
+    }
 }
 
 /// The server goes down in the middle of an epoch, and another takes its place.
@@ -272,10 +285,15 @@ fn a_server_that_is_started_again() {
 /// Of a client that takes nothing, only as much is made as fits on the way; once it is gone, nothing.
 #[test]
 fn work_follows_demand() {
+    demanding(Running::client);
+    demanding(Running::distant);
+}
+
+fn demanding(connect: impl Fn(&Running, Config) -> Client) {
     let server = Running::with(|options| options.threads = NonZeroUsize::MIN);
-    // 24 kB a batch, 400 MB an epoch: more than any socket and window holds.
+    // 24 MB a batch, 300 MB an epoch: more than any socket and window holds.
     let config = Config::train(8, vec![Transform::ResizeTo { height: 1024, width: 1024 }], Seed(0));
-    let client = server.client(config);
+    let client = connect(&server, config);
     let mut flight = client.stream(0, 0);
     assert_eq!(flight.next().unwrap().unwrap().0, 0);
     let made = loop {
@@ -295,55 +313,6 @@ fn work_follows_demand() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(server.metric("topolab_batches_total"), all);
     assert!(all <= 10 + 5, "{all}");
-}
-
-/// Three consumers, of which one stops reading, one is killed and comes back, and one comes late: each batch goes to one of them, and what
-/// had not been sent to the slow one does not wait for it.
-#[test]
-fn a_group_shares_an_epoch() {
-    let server = Running::new();
-    // 200 kB a batch: what one does not read is soon more than fits on the way.
-    let config = Config::train(1, vec![Transform::ResizeTo { height: 256, width: 256 }], Seed(7));
-    let local = epoch(&Loader::new(server.store.clone(), config.clone()).unwrap(), 4, 0);
-    let member = |name: &str| server.client(config.clone()).in_group("run", name);
-    let (slow, killed, late) = (member("slow"), member("killed"), member("late"));
-    let mut slowly = slow.stream(4, 0);
-    let mut seen = vec![slowly.next().unwrap().unwrap()];
-    assert_eq!(killed.stream(4, 0).take(2).map(Result::unwrap).count(), 2);
-    server.until("topolab_streams_open", 1);
-    // It remembers nothing, so that what it had is to be had again.
-    seen.extend(killed.stream(4, 0).chain(late.stream(4, 0)).chain(slowly).map(Result::unwrap));
-    check_shared(seen, &local);
-
-    let other = server.client(train(2)).in_group("run", "other").stream(4, 0).next().unwrap().unwrap_err();
-    assert!(other.to_string().contains("the group \"run\" reads something else in this epoch"), "{other}");
-}
-
-/// A consumer of a group whose connection breaks gets what was on its way to it.
-#[test]
-fn a_group_over_connections_that_break() {
-    let server = Running::new();
-    let local = epoch(&Loader::new(server.store.clone(), train(3)).unwrap(), 0, 0);
-    let (url, broken) = breaking(server.port(), 15_000);
-    let consumers = ["a", "b", "c"].map(|name| {
-        let url = url.clone();
-        std::thread::spawn(move || {
-            let client = Client::connect(&Remote::new(url), "shapes", train(3)).unwrap().in_group("run", name);
-            client.stream(0, 0).map(Result::unwrap).collect::<Vec<_>>()
-        })
-    });
-    let seen: Vec<_> = consumers.into_iter().flat_map(|consumer| consumer.join().unwrap()).collect();
-    check_shared(seen, &local);
-    assert!(broken.load(Ordering::Relaxed) >= 1);
-}
-
-fn check_shared(seen: Vec<(usize, Batch)>, local: &[Batch]) {
-    let numbers: Vec<usize> = seen.iter().map(|&(number, _)| number).collect();
-    assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len(), "twice: {numbers:?}");
-    assert_eq!(numbers.len(), local.len(), "missing: {numbers:?}");
-    for (number, batch) in seen {
-        assert_eq!(batch, local[number]);
-    }
 }
 
 /// A picture that does not fit spoils its batch, here as in a loader, and no other.

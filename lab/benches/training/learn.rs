@@ -77,7 +77,7 @@ impl Pictures {
             }
         }
         Batch {
-            values: Values::U8(pixels),
+            values: Values::U8(pixels.into()),
             shape: vec![indices.len(), 3, SIDE, SIDE],
             labels: indices.iter().map(|&at| self.samples[at as usize].1).collect(),
             indices: indices.to_vec(),

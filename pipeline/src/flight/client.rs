@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use datasets::{Batch, BatchError, BatchIter, Batches, Normalize};
+use futures_util::{StreamExt, stream};
 use http::header::HeaderValue;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -15,10 +18,13 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use crate::loader::Config;
 use crate::{Error, Result};
 
-use super::columns::{self, Part};
+use super::columns::{self, Part, Reading};
 use super::feed::BATCH;
 use super::grpc::{self, Failure, Messages};
-use super::protocol::{COMMAND, Criteria, DO_GET, FlightDescriptor, FlightInfo, GET_FLIGHT_INFO, LIST_FLIGHTS, RawTicket};
+use super::memory::Mapping;
+use super::protocol::{
+    COMMAND, Criteria, DO_EXCHANGE, DO_GET, FlightData, FlightDescriptor, FlightInfo, GET_FLIGHT_INFO, LIST_FLIGHTS, RawTicket, Word,
+};
 use super::ticket::{Group, Summary, Ticket};
 
 /// Bytes that a server may send ahead of the reader, on a stream and on the connection.
@@ -41,6 +47,9 @@ pub struct Remote {
     pub token: Option<String>,
     /// Who vouches for its certificate, in PEM; needed with `grpc+tls`.
     pub authority: Option<Vec<u8>>,
+    /// Whether batches may come in memory that a server on this machine shares, rather than through a socket. Where that cannot be, they
+    /// come through the socket all the same.
+    pub share: bool,
 }
 
 /// Epochs of batches made by a server, bit for bit those of a [`Loader`](crate::Loader) of the same store and [`Config`].
@@ -61,14 +70,16 @@ struct Line {
     url: String,
     channel: Channel,
     token: Option<HeaderValue>,
+    /// Whether to ask for shared memory, which did not fail so far.
+    share: AtomicBool,
     /// Always there, until it is shut down.
     runtime: Option<Runtime>,
 }
 
 impl Remote {
-    /// A server that wants to be shown nothing.
+    /// A server that wants to be shown nothing, and may share memory.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: None, authority: None }
+        Self { url: url.into(), token: None, authority: None, share: true }
     }
 
     /// What the server has: each split of each data set, as it comes without transforms.
@@ -94,7 +105,20 @@ impl Remote {
             let _guard = runtime.enter();
             endpoint.connect_lazy()
         };
-        Ok(Arc::new(Line { url: self.url.clone(), channel, token, runtime: Some(runtime) }))
+        let share = AtomicBool::new(self.share && self.is_here());
+        Ok(Arc::new(Line { url: self.url.clone(), channel, token, share, runtime: Some(runtime) }))
+    }
+
+    /// Whether the server seems to be on this machine.
+    fn is_here(&self) -> bool {
+        match self.url.split_once("://") {
+            Some(("grpc+unix", _)) => true,
+            Some((_, host)) => {
+                let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
+                host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+            }
+            None => false,
+        }
     }
 
     fn endpoint(&self) -> Result<Endpoint, Box<dyn std::error::Error + Send + Sync>> {
@@ -263,19 +287,22 @@ impl Pull {
         if self.ticket.group.is_none() && self.ticket.start >= self.summary.batches {
             return Ok(());
         }
-        let mut messages = self.line.send(DO_GET, &RawTicket { ticket: self.ticket.json().into() }).await?;
-        while let Some(part) = columns::read(&mut messages, &self.summary, self.ticket.loader.output, self.normalize.as_ref()).await? {
+        let (mut messages, memory) = self.open().await?;
+        let (summary, normalize) = (Arc::clone(&self.summary), self.normalize.clone());
+        let reading =
+            Reading { summary: &summary, output: self.ticket.loader.output, normalize: normalize.as_ref(), memory: memory.as_ref() };
+        loop {
+            // Nothing is read ahead of what fits: what lies in shared memory counts as read.
+            let Ok(place) = batches.reserve().await else { return Ok(()) };
+            let Some(part) = reading.next(&mut messages).await? else { break };
             match part {
-                Part::Beginning(summary) if summary == *self.summary => {}
-                Part::Beginning(_) => return Err(Failure::protocol("the data set is not the one of before; connect anew")),
+                Part::Beginning(..) => self.check(&part)?,
                 Part::Batch(number, _) if self.ticket.group.is_none() && number != self.ticket.start => {
                     return Err(Failure::protocol(format!("wanted batch {}, found batch {number}", self.ticket.start)));
                 }
                 Part::Batch(number, batch) => {
                     self.received(number);
-                    if batches.send(Some(Ok((number, batch)))).await.is_err() {
-                        return Ok(());
-                    }
+                    place.send(Some(Ok((number, batch))));
                 }
             }
         }
@@ -285,10 +312,71 @@ impl Pull {
         }
     }
 
+    /// The stream from what is still to come on, and the memory that its batches lie in, if they do not come with it.
+    async fn open(&self) -> Result<(Messages, Option<Arc<Mapping>>), Failure> {
+        let line = &*self.line;
+        if line.share.load(Ordering::Relaxed) {
+            match self.exchange().await {
+                Ok((messages, memory)) => return Ok((messages, Some(memory))),
+                Err(Unshared::Failed(failure)) => return Err(failure),
+                Err(Unshared::Refused(reason)) => {
+                    tracing::info!(url = line.url, reason, "no memory to share");
+                    line.share.store(false, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok((line.send(DO_GET, &RawTicket { ticket: self.ticket.json().into() }).await?, None))
+    }
+
+    /// A stream of batches that lie in memory shared with the server.
+    async fn exchange(&self) -> Result<(Messages, Arc<Mapping>), Unshared> {
+        let descriptor = FlightDescriptor { kind: COMMAND, command: self.ticket.json().into(), path: Vec::new() };
+        let ask = FlightData { descriptor: Some(descriptor), ..FlightData::default() };
+        let (words, mut said) = mpsc::unbounded_channel::<Word>();
+        let said = stream::poll_fn(move |context| said.poll_recv(context)).map(|word| {
+            let metadata = serde_json::json!(word).to_string().into();
+            grpc::whole(&FlightData { metadata, ..FlightData::default() })
+        });
+        let said = stream::iter([grpc::whole(&ask)]).chain(said);
+        let mut messages = grpc::exchange(&self.line.channel, DO_EXCHANGE, said, self.line.token.as_ref()).await?;
+        let reading =
+            Reading { summary: &self.summary, output: self.ticket.loader.output, normalize: self.normalize.as_ref(), memory: None };
+        let part = reading.next(&mut messages).await?.ok_or_else(|| Failure::protocol("no answer"))?;
+        self.check(&part)?;
+        let Part::Beginning(_, Some(offer)) = part else { return Err(Unshared::Refused("none is offered".to_owned())) };
+        let memory = Mapping::open(&offer, words).map_err(|error| Unshared::Refused(error.to_string()))?;
+        Ok((messages, memory))
+    }
+
+    /// Whether a flight begins as was said.
+    fn check(&self, part: &Part) -> Result<(), Failure> {
+        match part {
+            Part::Beginning(summary, _) if *summary == *self.summary => Ok(()),
+            _ => Err(Failure::protocol("the data set is not the one of before; connect anew")),
+        }
+    }
+
     fn received(&mut self, number: usize) {
         match &mut self.ticket.group {
             Some(group) => group.received = Some(number),
             None => self.ticket.start = number + 1,
+        }
+    }
+}
+
+/// Why there is no shared memory.
+enum Unshared {
+    /// It cannot be had, and need not.
+    Refused(String),
+    /// Nothing can be had.
+    Failed(Failure),
+}
+
+impl From<Failure> for Unshared {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Status(status) if status.code() == Code::Unimplemented => Self::Refused(status.message().to_owned()),
+            failure => Self::Failed(failure),
         }
     }
 }
@@ -327,7 +415,7 @@ impl Line {
     }
 
     fn summary(&self, info: &FlightInfo) -> Result<Summary> {
-        columns::summary(&info.schema).map_err(|reason| self.error(Failure::protocol(reason)))
+        columns::summary(&info.schema).map(|(summary, _)| summary).map_err(|reason| self.error(Failure::protocol(reason)))
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

@@ -9,9 +9,14 @@
 //! The metadata of each part are JSON: `{"batch": 3}`, and where samples were mixed `{"batch": 3, "mixed": {"share": 0.8, "others": [4, 0]}}`, one
 //! class for each sample.
 //!
+//! Where server and client share [memory](super::memory), the pictures lie there, the column `image` is left out, and the metadata say from which
+//! byte on: `{"batch": 3, "at": 16384}`. There a message with nothing but the metadata `"end"` is the last, since a client that still has something to
+//! say must not find the call ended.
+//!
 //! None has a null. A record batch is some metadata and a body of the three columns' numbers, one after the other, each from a multiple of
 //! [`ALIGN`] on. The body goes out in pieces, of which the first is the loader's own buffer, and is read in one pass.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +33,7 @@ use crate::Loader;
 use crate::loader::Output;
 
 use super::grpc::{self, Failure, Messages, Pieces};
+use super::memory::{Mapping, Offer};
 use super::protocol::{BODY, FlightData};
 use super::ticket::Summary;
 
@@ -35,6 +41,10 @@ use super::ticket::Summary;
 const ALIGN: usize = 64;
 /// The key of our entry in a schema's metadata.
 const KEY: &str = "topolab";
+/// The key of what a schema says of shared memory.
+const MEMORY: &str = "topolab-memory";
+/// The metadata of the last message of an exchange.
+const END: &[u8] = br#""end""#;
 
 /// Which batch of the epoch a part of a flight is: its metadata, as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,12 +54,31 @@ pub(super) struct Place {
     /// With what its samples were mixed, if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) mixed: Option<Mixed>,
+    /// Where its pictures begin in the memory that server and client share, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<usize>,
 }
 
-/// The schema of a flight, as the metadata of an IPC message. What there is to know of the data stands in it as JSON, as `topolab`.
-pub(super) fn schema(summary: &Summary, output: Output) -> Bytes {
+/// Where a flight's pictures are.
+pub(super) enum Pictures<'a> {
+    /// In the flight.
+    Here(Output),
+    /// In this memory.
+    There(&'a Offer),
+}
+
+/// The schema of a flight, as the metadata of an IPC message. What there is to know of the data stands in it as JSON, as `topolab`, and of the
+/// memory that they lie in, if they do, as `topolab-memory`.
+pub(super) fn schema(summary: &Summary, pictures: &Pictures<'_>) -> Bytes {
     let mut builder = FlatBufferBuilder::new();
-    let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &columns(summary, output));
+    let mut columns = vec![Field::new("label", DataType::UInt32, false), Field::new("index", DataType::UInt64, false)];
+    let mut about = BTreeMap::from([(KEY.to_owned(), serde_json::json!(summary).to_string())]);
+    match *pictures {
+        Pictures::Here(output) => columns.insert(0, image(summary, output)),
+        Pictures::There(offer) => drop(about.insert(MEMORY.to_owned(), serde_json::json!(offer).to_string())),
+    }
+    let columns = Schema::new_with_metadata(columns, about);
+    let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &columns);
     let mut message = MessageBuilder::new(&mut builder);
     message.add_version(MetadataVersion::V5);
     message.add_header_type(MessageHeader::Schema);
@@ -59,7 +88,7 @@ pub(super) fn schema(summary: &Summary, output: Output) -> Bytes {
     Bytes::copy_from_slice(builder.finished_data())
 }
 
-fn columns(summary: &Summary, output: Output) -> Schema {
+fn image(summary: &Summary, output: Output) -> Field {
     let number = match output {
         Output::U8 => DataType::UInt8,
         Output::F32 => DataType::Float32,
@@ -69,15 +98,7 @@ fn columns(summary: &Summary, output: Output) -> Schema {
     let tensor = serde_json::json!({ "shape": summary.shape, "dim_names": names }).to_string();
     let extension = [("ARROW:extension:name", "arrow.fixed_shape_tensor"), ("ARROW:extension:metadata", &tensor)];
     let item = Arc::new(Field::new("item", number, false));
-    let about = serde_json::json!(summary).to_string();
-    Schema::new_with_metadata(
-        vec![
-            Field::new("image", DataType::FixedSizeList(item, numbers as i32), false).with_metadata(extension),
-            Field::new("label", DataType::UInt32, false),
-            Field::new("index", DataType::UInt64, false),
-        ],
-        [(KEY, about)],
-    )
+    Field::new("image", DataType::FixedSizeList(item, numbers as i32), false).with_metadata(extension)
 }
 
 /// An IPC message that stands for itself, as `FlightInfo` wants it: a mark, a length, and the metadata padded to eight bytes.
@@ -93,33 +114,37 @@ pub(super) fn encapsulated(metadata: &[u8]) -> Bytes {
 
 /// The first part of a flight: its schema.
 pub(super) fn beginning(schema: Bytes) -> Pieces {
-    grpc::whole(&FlightData { header: schema, metadata: Bytes::new() })
+    grpc::whole(&FlightData { header: schema, ..FlightData::default() })
 }
 
 /// The part of a flight that is batch `number`. The loader gets the batch's memory back once all of it is on its way.
 pub(super) fn part(number: usize, mut batch: Batch, loader: &Loader) -> Pieces {
-    let rows = batch.len();
-    let labels: Vec<u8> = batch.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-    let indices: Vec<u8> = batch.indices.iter().flat_map(|index| index.to_le_bytes()).collect();
-    let (numbers, bytes) = match &batch.values {
-        Values::U8(values) => (values.len(), values.len()),
-        Values::F32(values) => (values.len(), size_of_val(&values[..])),
-    };
-    let layout = Layout::new(rows, bytes);
-
-    let mut tail = BytesMut::with_capacity(layout.end() - bytes);
-    for (column, values) in [(&layout.labels, &labels), (&layout.indices, &indices)] {
-        tail.put_bytes(0, column.start - bytes - tail.len());
-        tail.put_slice(values);
-    }
-    tail.put_bytes(0, layout.end() - bytes - tail.len());
-
-    let place = serde_json::json!(Place { batch: number, mixed: batch.mixed.take() }).to_string();
-    let mut head = BytesMut::from(&FlightData { header: layout.metadata(numbers), metadata: place.into() }.encode_to_vec()[..]);
-    varint(&mut head, BODY);
-    varint(&mut head, layout.end() as u64);
+    let place = Place { batch: number, mixed: batch.mixed.take(), at: None };
+    let layout = Layout::new(batch.len(), Some(bytes(&batch.values).len()));
+    let head = layout.head(&place, batch.shape.iter().product());
+    let tail = layout.tail(&batch);
     let values = Bytes::from_owner(Lent { batch: Some(batch), loader: loader.clone() });
-    grpc::framed(vec![head.freeze(), values, tail.freeze()])
+    grpc::framed(vec![head, values, tail])
+}
+
+/// The same, but for the pictures, which the client finds from byte `at` on.
+pub(super) fn part_in_memory(number: usize, at: usize, batch: &Batch) -> Pieces {
+    let place = Place { batch: number, mixed: batch.mixed.clone(), at: Some(at) };
+    let layout = Layout::new(batch.len(), None);
+    grpc::framed(vec![layout.head(&place, 0), layout.tail(batch)])
+}
+
+/// The last message of an exchange.
+pub(super) fn end() -> Pieces {
+    grpc::whole(&FlightData { metadata: Bytes::from_static(END), ..FlightData::default() })
+}
+
+/// The numbers of a batch, as they lie in memory.
+pub(super) fn bytes(values: &Values) -> &[u8] {
+    match values {
+        Values::U8(values) => values,
+        Values::F32(values) => bytemuck::cast_slice(values),
+    }
 }
 
 fn varint(bytes: &mut BytesMut, mut value: u64) {
@@ -138,11 +163,7 @@ struct Lent {
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        match self.batch.as_ref().map(|batch| &batch.values) {
-            Some(Values::U8(values)) => values,
-            Some(Values::F32(values)) => bytemuck::cast_slice(values),
-            None => &[],
-        }
+        self.batch.as_ref().map_or(&[], |batch| bytes(&batch.values))
     }
 }
 
@@ -158,37 +179,67 @@ impl Drop for Lent {
 #[derive(Debug, PartialEq)]
 struct Layout {
     rows: usize,
+    /// Empty where the pictures are elsewhere.
     values: Range<usize>,
     labels: Range<usize>,
     indices: Range<usize>,
+    pictures: bool,
 }
 
 impl Layout {
-    fn new(rows: usize, bytes: usize) -> Self {
+    /// Of rows whose pictures are so many bytes together, if they are in the body.
+    fn new(rows: usize, pictures: Option<usize>) -> Self {
         let after = |end: usize, length: usize| {
             let start = end.next_multiple_of(ALIGN);
             start..start + length
         };
-        let labels = after(bytes, rows * size_of::<u32>());
+        let values = 0..pictures.unwrap_or(0);
+        let labels = after(values.end, rows * size_of::<u32>());
         let indices = after(labels.end, rows * size_of::<u64>());
-        Self { rows, values: 0..bytes, labels, indices }
+        Self { rows, values, labels, indices, pictures: pictures.is_some() }
     }
 
     fn end(&self) -> usize {
         self.indices.end.next_multiple_of(ALIGN)
     }
 
+    /// All before the body of the part that is a batch at `place`, whose pictures have `numbers` numbers together.
+    fn head(&self, place: &Place, numbers: usize) -> Bytes {
+        let metadata = serde_json::json!(place).to_string().into();
+        let data = FlightData { descriptor: None, header: self.metadata(numbers), metadata };
+        let mut head = BytesMut::from(&data.encode_to_vec()[..]);
+        varint(&mut head, BODY);
+        varint(&mut head, self.end() as u64);
+        head.freeze()
+    }
+
+    /// The body behind the pictures.
+    fn tail(&self, batch: &Batch) -> Bytes {
+        let before = self.values.end;
+        let mut tail = BytesMut::with_capacity(self.end() - before);
+        tail.put_bytes(0, self.labels.start - before);
+        batch.labels.iter().for_each(|&label| tail.put_u32_le(label));
+        tail.put_bytes(0, self.indices.start - before - tail.len());
+        batch.indices.iter().for_each(|&index| tail.put_u64_le(index));
+        tail.put_bytes(0, self.end() - before - tail.len());
+        tail.freeze()
+    }
+
     /// The metadata of the record batch whose pictures have `numbers` numbers together.
     fn metadata(&self, numbers: usize) -> Bytes {
         let mut builder = FlatBufferBuilder::new();
-        let nodes = [self.rows, numbers, self.rows, self.rows].map(|length| FieldNode::new(length as i64, 0));
-        let nodes = builder.create_vector(&nodes);
         // Before the numbers of a column stands a map of what is null, which is empty; a list has nothing but that map.
         let buffer = |range: &Range<usize>| Buffer::new(range.start as i64, range.len() as i64);
         let empty = |range: &Range<usize>| Buffer::new(range.start as i64, 0);
         let [values, labels, indices] = [&self.values, &self.labels, &self.indices];
-        let buffers = [empty(values), empty(values), buffer(values), empty(labels), buffer(labels), empty(indices), buffer(indices)];
-        let buffers = builder.create_vector(&buffers);
+        let mut nodes = [self.rows, numbers, self.rows, self.rows].map(|length| FieldNode::new(length as i64, 0)).to_vec();
+        let mut buffers =
+            vec![empty(values), empty(values), buffer(values), empty(labels), buffer(labels), empty(indices), buffer(indices)];
+        if !self.pictures {
+            nodes.drain(..2);
+            buffers.drain(..3);
+        }
+        let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&buffers));
         let mut batch = RecordBatchBuilder::new(&mut builder);
         batch.add_length(self.rows as i64);
         batch.add_nodes(nodes);
@@ -205,121 +256,145 @@ impl Layout {
     }
 
     /// The layout that this metadata describes.
-    fn read(metadata: &[u8]) -> Result<Self, String> {
+    fn read(metadata: &[u8], pictures: bool) -> Result<Self, String> {
         let message = arrow_ipc::root_as_message(metadata).map_err(|error| format!("not an IPC message: {error}"))?;
         let batch = message.header_as_record_batch().ok_or("wanted a record batch")?;
         if batch.compression().is_some() {
             return Err("wanted a record batch that is not compressed".to_owned());
         }
-        let buffers = batch.buffers().filter(|buffers| buffers.len() == 7).ok_or("wanted seven buffers")?;
+        let count = if pictures { 7 } else { 4 };
+        let buffers = batch.buffers().filter(|buffers| buffers.len() == count).ok_or_else(|| format!("wanted {count} buffers"))?;
         let range = |at: usize| {
             let (start, length) = (usize::try_from(buffers.get(at).offset()).ok()?, usize::try_from(buffers.get(at).length()).ok()?);
             Some(start..start.checked_add(length)?)
         };
         let rows = usize::try_from(batch.length()).ok();
-        match (rows, range(2), range(4), range(6)) {
+        let values = if pictures { range(2) } else { Some(0..0) };
+        match (rows, values, range(count - 3), range(count - 1)) {
             (Some(rows), Some(values), Some(labels), Some(indices)) if values.end <= labels.start && labels.end <= indices.start => {
-                Ok(Self { rows, values, labels, indices })
+                Ok(Self { rows, values, labels, indices, pictures })
             }
             _ => Err("wanted columns one after the other".to_owned()),
         }
     }
 }
 
-/// What a schema says of its data: the metadata of an IPC message, or one that stands for itself.
-pub(super) fn summary(schema: &[u8]) -> Result<Summary, String> {
+/// What a schema says of its data, and of memory: the metadata of an IPC message, or one that stands for itself.
+pub(super) fn summary(schema: &[u8]) -> Result<(Summary, Option<Offer>), String> {
     let schema = match arrow_ipc::root_as_message(schema).ok().and_then(|message| message.header_as_schema()) {
         Some(schema) => try_fb_to_schema(schema),
         None => try_schema_from_ipc_buffer(schema),
     };
     let schema = schema.map_err(|error| format!("not a schema: {error}"))?;
     let about = schema.metadata.get(KEY).ok_or_else(|| format!("wanted a schema with the metadata `{KEY}`"))?;
-    serde_json::from_str(about).map_err(|error| format!("the schema's `{KEY}`: {error}"))
+    let summary = serde_json::from_str(about).map_err(|error| format!("the schema's `{KEY}`: {error}"))?;
+    let offer = schema.metadata.get(MEMORY).map(|offer| serde_json::from_str(offer)).transpose();
+    Ok((summary, offer.map_err(|error| format!("the schema's `{MEMORY}`: {error}"))?))
 }
 
 /// A part of a flight, read.
 pub(super) enum Part {
-    /// What the data are.
-    Beginning(Summary),
+    /// What the data are, and the memory that is offered.
+    Beginning(Summary, Option<Offer>),
     /// A batch, and its number in the epoch.
     Batch(usize, Batch),
 }
 
-/// The next part of a flight whose data are `summary`, or `None` after the last.
-pub(super) async fn read(
-    messages: &mut Messages,
-    summary: &Summary,
-    output: Output,
-    normalize: Option<&Arc<Normalize>>,
-) -> Result<Option<Part>, Failure> {
-    if messages.next().await?.is_none() {
-        return Ok(None);
-    }
-    let (mut header, mut place) = (Bytes::new(), Bytes::new());
-    while messages.rest() > 0 {
-        let key = messages.varint().await?;
-        if key == BODY {
-            let length = messages.varint().await? as usize;
-            // What is aligned can be checked for being aligned.
-            let layout = Layout::read(&header).map_err(Failure::protocol)?;
-            let place: Place = serde_json::from_slice(&place).map_err(|error| Failure::protocol(format!("a batch's place: {error}")))?;
-            let mut batch = body(messages, length, &layout, summary, output).await?;
-            batch.normalize = normalize.cloned();
-            batch.mixed = mixed(place.mixed, &batch.labels, summary)?;
-            return Ok(Some(Part::Batch(place.batch, batch)));
-        }
-        if key & 7 != 2 {
-            return Err(Failure::protocol(format!("wanted a field with a length, found the key {key}")));
-        }
-        let length = messages.varint().await? as usize;
-        let value = messages.take(length).await?;
-        match key >> 3 {
-            2 => header = value,
-            3 => place = value,
-            _ => {}
-        }
-    }
-    self::summary(&header).map(|summary| Some(Part::Beginning(summary))).map_err(Failure::protocol)
+/// What a reader knows of the flight it reads.
+pub(super) struct Reading<'a> {
+    pub(super) summary: &'a Summary,
+    pub(super) output: Output,
+    pub(super) normalize: Option<&'a Arc<Normalize>>,
+    /// Where the pictures lie, if not in the flight.
+    pub(super) memory: Option<&'a Arc<Mapping>>,
 }
 
-async fn body(messages: &mut Messages, length: usize, layout: &Layout, summary: &Summary, output: Output) -> Result<Batch, Failure> {
-    let Summary { shape, .. } = summary;
-    let (rows, size) = (layout.rows, shape.iter().product::<usize>());
-    let width = match output {
-        Output::U8 => size_of::<u8>(),
-        Output::F32 => size_of::<f32>(),
-    };
-    let wanted = rows.checked_mul(size).and_then(|numbers| Some(Layout::new(rows, numbers.checked_mul(width)?)));
-    if wanted.as_ref() != Some(layout) || length != messages.rest() || length != layout.end() {
-        return Err(Failure::protocol(format!("wanted {rows} pictures of {shape:?}, found a body of {length} bytes")));
+impl Reading<'_> {
+    /// The next part of a flight, or `None` after the last.
+    pub(super) async fn next(&self, messages: &mut Messages) -> Result<Option<Part>, Failure> {
+        if messages.next().await?.is_none() {
+            return Ok(None);
+        }
+        let (mut header, mut metadata) = (Bytes::new(), Bytes::new());
+        while messages.rest() > 0 {
+            let key = messages.varint().await?;
+            if key == BODY {
+                let length = messages.varint().await? as usize;
+                // What is aligned can be checked for being aligned.
+                let layout = Layout::read(&header, self.memory.is_none()).map_err(Failure::protocol)?;
+                let place: Place =
+                    serde_json::from_slice(&metadata).map_err(|error| Failure::protocol(format!("a batch's place: {error}")))?;
+                return Ok(Some(Part::Batch(place.batch, self.batch(messages, length, &layout, place).await?)));
+            }
+            if key & 7 != 2 {
+                return Err(Failure::protocol(format!("wanted a field with a length, found the key {key}")));
+            }
+            let length = messages.varint().await? as usize;
+            let value = messages.take(length).await?;
+            match key >> 3 {
+                2 => header = value,
+                3 => metadata = value,
+                _ => {}
+            }
+        }
+        if header.is_empty() && metadata == END {
+            return Ok(None);
+        }
+        summary(&header).map(|(summary, offer)| Some(Part::Beginning(summary, offer))).map_err(Failure::protocol)
     }
-    let numbers = rows * size;
-    let values = match output {
-        Output::U8 => {
-            let mut values = Vec::with_capacity(numbers);
-            while values.len() < numbers {
-                values.extend_from_slice(&messages.chunk(numbers - values.len()).await?);
-            }
-            Values::U8(values)
+
+    async fn batch(&self, messages: &mut Messages, length: usize, layout: &Layout, place: Place) -> Result<Batch, Failure> {
+        let Summary { shape, .. } = self.summary;
+        let (rows, size) = (layout.rows, shape.iter().product::<usize>());
+        let width = match self.output {
+            Output::U8 => size_of::<u8>(),
+            Output::F32 => size_of::<f32>(),
+        };
+        let bytes = rows.checked_mul(size).and_then(|numbers| numbers.checked_mul(width));
+        let wanted = bytes.map(|bytes| Layout::new(rows, layout.pictures.then_some(bytes)));
+        if wanted.as_ref() != Some(layout) || length != messages.rest() || length != layout.end() {
+            return Err(Failure::protocol(format!("wanted {rows} pictures of {shape:?}, found a body of {length} bytes")));
         }
-        Output::F32 => {
-            let mut values = vec![0.0f32; numbers];
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-            let mut at = 0;
-            while at < bytes.len() {
-                let chunk = messages.chunk(bytes.len() - at).await?;
-                bytes[at..at + chunk.len()].copy_from_slice(&chunk);
-                at += chunk.len();
-            }
-            Values::F32(values)
-        }
-    };
-    let tail = messages.take(layout.end() - layout.values.end).await?;
-    let column = |range: &Range<usize>| &tail[range.start - layout.values.end..range.end - layout.values.end];
-    let labels: Vec<u32> = column(&layout.labels).as_chunks().0.iter().map(|label| u32::from_le_bytes(*label)).collect();
-    let indices = column(&layout.indices).as_chunks().0.iter().map(|index| u64::from_le_bytes(*index)).collect();
-    check_labels(&labels, summary)?;
-    Ok(Batch { values, shape: [&[rows], &shape[..]].concat(), labels, indices, normalize: None, mixed: None })
+        let numbers = rows * size;
+        let values = match (self.memory.zip(place.at), self.output) {
+            (None, _) if !layout.pictures => return Err(Failure::protocol("wanted the place of a batch")),
+            (None, Output::U8) => Values::U8(pixels(messages, numbers).await?.into()),
+            (None, Output::F32) => Values::F32(floats(messages, numbers).await?.into()),
+            (Some((memory, at)), Output::U8) => Values::U8(memory.buffer(at, numbers).ok_or_else(|| outside(at))?),
+            (Some((memory, at)), Output::F32) => Values::F32(memory.buffer(at, numbers).ok_or_else(|| outside(at))?),
+        };
+        let tail = messages.take(layout.end() - layout.values.end).await?;
+        let column = |range: &Range<usize>| &tail[range.start - layout.values.end..range.end - layout.values.end];
+        let labels: Vec<u32> = column(&layout.labels).as_chunks().0.iter().map(|label| u32::from_le_bytes(*label)).collect();
+        let indices = column(&layout.indices).as_chunks().0.iter().map(|index| u64::from_le_bytes(*index)).collect();
+        check_labels(&labels, self.summary)?;
+        let mixed = mixed(place.mixed, &labels, self.summary)?;
+        Ok(Batch { values, shape: [&[rows], &shape[..]].concat(), labels, indices, normalize: self.normalize.cloned(), mixed })
+    }
+}
+
+async fn pixels(messages: &mut Messages, count: usize) -> Result<Vec<u8>, Failure> {
+    let mut values = Vec::with_capacity(count);
+    while values.len() < count {
+        values.extend_from_slice(&messages.chunk(count - values.len()).await?);
+    }
+    Ok(values)
+}
+
+async fn floats(messages: &mut Messages, count: usize) -> Result<Vec<f32>, Failure> {
+    let mut values = vec![0.0f32; count];
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+    let mut at = 0;
+    while at < bytes.len() {
+        let chunk = messages.chunk(bytes.len() - at).await?;
+        bytes[at..at + chunk.len()].copy_from_slice(&chunk);
+        at += chunk.len();
+    }
+    Ok(values)
+}
+
+fn outside(at: usize) -> Failure {
+    Failure::protocol(format!("wanted a batch within the server's memory, found it at byte {at}"))
 }
 
 fn check_labels(labels: &[u32], summary: &Summary) -> Result<(), Failure> {

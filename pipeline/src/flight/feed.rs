@@ -20,6 +20,7 @@ use super::columns;
 use super::group::Seat;
 use super::grpc::Pieces;
 use super::metrics::Served;
+use super::sharing::Sharing;
 
 /// Those who make batches, for all streams.
 pub(super) struct Makers {
@@ -82,6 +83,8 @@ pub(super) struct Feed {
     pub(super) task: Arc<Task>,
     pub(super) numbers: Numbers,
     pub(super) waiting: VecDeque<(usize, Waiting)>,
+    /// Where batches are made, if the client reads them there.
+    pub(super) sharing: Option<Sharing>,
     /// Becomes true when the server goes down.
     pub(super) closing: watch::Receiver<bool>,
     /// An error of the loader, in words for the client.
@@ -91,8 +94,8 @@ pub(super) struct Feed {
     pub(super) about: String,
     /// Batches so far.
     pub(super) sent: usize,
-    /// Makes it count.
-    pub(super) _stream: Counted,
+    /// Makes it count, until there is nothing more to make.
+    pub(super) counted: Option<Counted>,
 }
 
 /// The making of a batch; dropped, it is given up.
@@ -104,15 +107,33 @@ impl Feed {
         loop {
             self.order();
             let Some((_, waiting)) = self.waiting.front_mut() else {
-                return match &self.numbers {
-                    Numbers::Shared(seat) if !seat.is_remembered() => Some(Err(Status::aborted("this epoch of the group is forgotten"))),
-                    _ => None,
+                self.counted = None;
+                return match (&self.numbers, &mut self.sharing) {
+                    (Numbers::Shared(seat), _) if !seat.is_remembered() => {
+                        Some(Err(Status::aborted("this epoch of the group is forgotten")))
+                    }
+                    (_, None) => None,
+                    (_, Some(sharing)) => tokio::select! {
+                        biased;
+                        _ = self.closing.wait_for(|closing| *closing) => None,
+                        end = sharing.end() => end.map(Ok),
+                    },
                 };
+            };
+            let sharing = self.sharing.as_mut();
+            let made = async {
+                if let Some(sharing) = sharing {
+                    sharing.room().await?;
+                }
+                Ok(waiting.await)
             };
             let made = tokio::select! {
                 biased;
                 _ = self.closing.wait_for(|closing| *closing) => return Some(Err(Status::unavailable("the server goes down"))),
-                made = waiting => made,
+                made = made => match made {
+                    Ok(made) => made,
+                    Err(status) => return Some(Err(status)),
+                },
             };
             let (number, _) = self.waiting.pop_front()?;
             self.order();
@@ -125,7 +146,10 @@ impl Feed {
                 Ok(Ok(Some(batch))) => {
                     self.served.batch(&batch);
                     self.sent += 1;
-                    Ok(columns::part(number, batch, &self.loader))
+                    match &mut self.sharing {
+                        None => Ok(columns::part(number, batch, &self.loader)),
+                        Some(sharing) => Ok(sharing.lend(number, batch)),
+                    }
                 }
                 Ok(Err(error)) => Err(broken(number, (self.describe)(&error))),
                 Ok(Ok(None)) | Err(_) => Err(broken(number, "its thread panicked".to_owned())),
@@ -136,6 +160,13 @@ impl Feed {
     /// Asks for as many batches as the stream may have.
     fn order(&mut self) {
         while self.waiting.len() < self.makers.ahead() {
+            let loan = match &self.sharing {
+                None => None,
+                Some(sharing) => match sharing.slot() {
+                    None => return,
+                    some => some,
+                },
+            };
             let number = match &mut self.numbers {
                 Numbers::Own(range) => range.next(),
                 Numbers::Shared(seat) => seat.take(&|number| self.waiting.iter().any(|&(mine, _)| mine == number)),
@@ -148,7 +179,7 @@ impl Feed {
                 makers
                     .run(move || {
                         let mut desk = own.desk();
-                        let made = task.assemble(&mut desk, number, &|| sender.is_closed());
+                        let made = task.assemble(&mut desk, number, loan, &|| sender.is_closed());
                         own.clear(desk);
                         // Whoever asked may be gone.
                         let _ = sender.send(made);

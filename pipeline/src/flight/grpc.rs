@@ -10,11 +10,11 @@ use std::time::Duration;
 use std::vec;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 use http::{Method, Request, Response, Version};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited, StreamBody};
 use prost::Message;
 use tonic::body::Body;
 use tonic::transport::Channel;
@@ -51,7 +51,7 @@ pub(super) fn framed(pieces: Vec<Bytes>) -> Pieces {
 /// When it is too long, too slow, or no message.
 pub(super) async fn request<M: Message + Default>(body: Body) -> Result<M, Status> {
     let collected = tokio::time::timeout(SLOWEST_REQUEST, Limited::new(body, LONGEST_REQUEST).collect()).await;
-    let bytes = collected.map_err(|_| Status::deadline_exceeded("the request did not end"))?;
+    let bytes = collected.map_err(|_| slow())?;
     let bytes = bytes.map_err(|_| Status::resource_exhausted(format!("wanted a request of at most {LONGEST_REQUEST} bytes")))?.to_bytes();
     match &bytes[..] {
         [0, a, b, c, d, message @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == message.len() => {
@@ -59,6 +59,25 @@ pub(super) async fn request<M: Message + Default>(body: Body) -> Result<M, Statu
         }
         _ => Err(Status::invalid_argument("wanted one message that is not compressed")),
     }
+}
+
+/// The first of the messages of a request, and those to come.
+///
+/// # Errors
+/// When there is none, or it is too long, too slow, or no message.
+pub(super) async fn first<M: Message + Default>(body: Body) -> Result<(M, Messages), Status> {
+    let mut messages = Messages { closing: Closing::Request, ..Messages::of(body) };
+    let first = tokio::time::timeout(SLOWEST_REQUEST, messages.whole()).await.map_err(|_| slow())?;
+    match first {
+        Ok(Some(first)) => Ok((first, messages)),
+        Ok(None) => Err(Status::invalid_argument("wanted a message")),
+        Err(Failure::Status(status)) => Err(status),
+        Err(Failure::Connection(error)) => Err(Status::cancelled(error.to_string())),
+    }
+}
+
+fn slow() -> Status {
+    Status::deadline_exceeded("the request did not end")
 }
 
 /// An answer of messages, and the status after them.
@@ -133,9 +152,18 @@ pub(super) async fn call(
     message: &impl Message,
     token: Option<&HeaderValue>,
 ) -> Result<Messages, Failure> {
-    let mut body = BytesMut::new();
-    whole(message).into_iter().for_each(|piece| body.put(piece));
-    let mut request = Request::new(Body::new(Full::new(body.freeze()).map_err(|never| match never {})));
+    exchange(channel, path, stream::iter([whole(message)]), token).await
+}
+
+/// Calls `path` with messages as they come, and gives those that come back.
+pub(super) async fn exchange(
+    channel: &Channel,
+    path: &'static str,
+    messages: impl Stream<Item = Pieces> + Send + 'static,
+    token: Option<&HeaderValue>,
+) -> Result<Messages, Failure> {
+    let frames = messages.flat_map(stream::iter).map(|piece| Ok::<_, Status>(Frame::data(piece)));
+    let mut request = Request::new(Body::new(StreamBody::new(frames)));
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = http::Uri::from_static(path);
@@ -154,13 +182,14 @@ pub(super) async fn call(
     if response.headers().get(CONTENT_TYPE).is_none_or(|content| !content.as_bytes().starts_with(CONTENT.as_bytes())) {
         return Err(Failure::protocol(format!("wanted an answer in gRPC, found HTTP status {}", response.status())));
     }
-    Ok(Messages { body: response.into_body(), chunks: VecDeque::new(), held: 0, rest: 0 })
+    Ok(Messages::of(response.into_body()))
 }
 
-/// The messages of an answer, read as they come.
+/// The messages of an answer, or of a request, read as they come.
 #[derive(Debug)]
 pub(super) struct Messages {
     body: Body,
+    closing: Closing,
     chunks: VecDeque<Bytes>,
     /// Bytes in `chunks`.
     held: usize,
@@ -168,7 +197,30 @@ pub(super) struct Messages {
     rest: usize,
 }
 
+/// How messages end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// With a status.
+    Answer,
+    /// Just so.
+    Request,
+}
+
 impl Messages {
+    fn of(body: Body) -> Self {
+        Self { body, closing: Closing::Answer, chunks: VecDeque::new(), held: 0, rest: 0 }
+    }
+
+    /// The next message, which is a short one; `None` after the last.
+    pub(super) async fn whole<M: Message + Default>(&mut self) -> Result<Option<M>, Failure> {
+        let Some(length) = self.next().await? else { return Ok(None) };
+        if length > LONGEST_REQUEST {
+            return Err(Failure::protocol(format!("wanted a message of at most {LONGEST_REQUEST} bytes, found {length}")));
+        }
+        let message = self.take(length).await?;
+        M::decode(message).map(Some).map_err(|error| Failure::protocol(error.to_string()))
+    }
+
     /// Goes to the next message and gives its length, or `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<usize>, Failure> {
         while self.rest > 0 {
@@ -260,6 +312,9 @@ impl Messages {
                 }
             }
         }
-        Err(Failure::connection("the answer ended without a status"))
+        match self.closing {
+            Closing::Request => Ok(false),
+            Closing::Answer => Err(Failure::connection("the answer ended without a status")),
+        }
     }
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use datasets::{Batch, Values};
+use datasets::Batch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::columns;
 
 /// What went out of one data set.
 #[derive(Debug, Default)]
@@ -25,13 +27,9 @@ impl Served {
     }
 
     pub(super) fn batch(&self, batch: &Batch) {
-        let bytes = match &batch.values {
-            Values::U8(values) => size_of_val(&values[..]),
-            Values::F32(values) => size_of_val(&values[..]),
-        };
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.images.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(columns::bytes(&batch.values).len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -43,7 +41,7 @@ pub(super) struct Metrics {
     requests: [[AtomicU64; OUTCOMES.len()]; METHODS.len()],
 }
 
-const METHODS: [&str; 6] = ["ListFlights", "GetFlightInfo", "GetSchema", "DoGet", "Check", "other"];
+const METHODS: [&str; 7] = ["ListFlights", "GetFlightInfo", "GetSchema", "DoGet", "DoExchange", "Check", "other"];
 const OUTCOMES: [&str; 2] = ["answered", "refused"];
 
 impl Metrics {

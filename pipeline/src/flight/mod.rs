@@ -7,6 +7,11 @@
 //! A client's demand drives the work: a batch is made when there is room to send it, and a stream that nobody reads costs the batches it has
 //! been granted, a number that falls to one as streams become many. Threads take jobs in the order of asking, so that streams get equal turns.
 //!
+//! # On one machine
+//! Even so the system copies what goes through a socket, twice. Where both ends are on one machine, batches need not go anywhere: the client
+//! begins a `DoExchange` instead of a `DoGet`, the server makes its batches in memory that both have (`memory`), sends where each lies, and
+//! is told when it has been read. Where that memory cannot be had, as between containers or users, batches come as ever.
+//!
 //! # Why the protocol is spelled out here
 //! `tonic` brings HTTP/2, TLS and gRPC's status. The messages of Flight are four short structs (`protocol`), and what they carry is one fixed
 //! arrangement of three columns (`columns`). Spelled out, a batch goes from the loader's buffer to the socket without a copy and from the socket
@@ -19,10 +24,12 @@ mod columns;
 mod feed;
 mod group;
 mod grpc;
+mod memory;
 mod metrics;
 mod protocol;
 mod server;
 mod service;
+mod sharing;
 mod ticket;
 
 pub use client::{Client, Remote};

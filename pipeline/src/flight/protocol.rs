@@ -4,12 +4,14 @@
 
 use bytes::Bytes;
 use prost::Message;
+use serde::{Deserialize, Serialize};
 
 /// The methods, as paths of HTTP.
 pub(super) const LIST_FLIGHTS: &str = "/arrow.flight.protocol.FlightService/ListFlights";
 pub(super) const GET_FLIGHT_INFO: &str = "/arrow.flight.protocol.FlightService/GetFlightInfo";
 pub(super) const GET_SCHEMA: &str = "/arrow.flight.protocol.FlightService/GetSchema";
 pub(super) const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
+pub(super) const DO_EXCHANGE: &str = "/arrow.flight.protocol.FlightService/DoExchange";
 pub(super) const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// Which flights to list; here always all.
@@ -79,12 +81,25 @@ pub(super) struct SchemaResult {
 /// The head of a part of a flight; the body follows as the field of [`BODY`].
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct FlightData {
+    /// What a client that begins an exchange asks for.
+    #[prost(message, optional, tag = "1")]
+    pub(super) descriptor: Option<FlightDescriptor>,
     /// The metadata of an IPC message.
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) header: Bytes,
-    /// [`Place`](super::columns::Place), as JSON.
+    /// A [`Place`](super::columns::Place) or a [`Word`], as JSON.
     #[prost(bytes = "bytes", tag = "3")]
     pub(super) metadata: Bytes,
+}
+
+/// What the client of an exchange says: `"opened"`, `{"returned": 16384}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Word {
+    /// It has the server's memory open; not before are batches sent.
+    Opened,
+    /// It has read the batch that lay there.
+    Returned(usize),
 }
 
 /// The key of the field 1000 of `FlightData`, the body: wire type 2, length and bytes.

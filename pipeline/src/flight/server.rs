@@ -70,7 +70,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// Threads that make batches.
     pub threads: NonZeroUsize,
-    /// Most streams open at a time. Each holds up to two batches, and all threads together some more.
+    /// Most streams open at a time. Each holds up to two batches, or three that its client reads in memory they share, and all threads
+    /// together some more.
     pub streams: NonZeroUsize,
     /// How long streams may go on after the end was asked for.
     pub drain: Duration,

@@ -22,12 +22,13 @@ use crate::loader::Config;
 use crate::{Error, Loader, Store};
 
 use super::auth::Token;
-use super::columns;
+use super::columns::{self, Pictures};
 use super::feed::{Counted, Feed, Makers, Numbers};
 use super::group::Groups;
-use super::grpc;
+use super::grpc::{self, Messages};
 use super::metrics::Metrics;
-use super::protocol::{self, Criteria, FlightDescriptor, FlightEndpoint, FlightInfo, Health, RawTicket, SchemaResult};
+use super::protocol::{self, Criteria, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Health, RawTicket, SchemaResult};
+use super::sharing::Sharing;
 use super::ticket::{Summary, Ticket};
 
 /// A server's answers; a clone is the same one.
@@ -94,10 +95,15 @@ impl Service {
             }
             protocol::DO_GET => {
                 let RawTicket { ticket } = grpc::request(body).await?;
-                self.fly(Ticket::parse(&ticket).map_err(refusal)?).await
+                self.fly(Ticket::parse(&ticket).map_err(refusal)?, None).await
+            }
+            protocol::DO_EXCHANGE => {
+                let (FlightData { descriptor, .. }, messages) = grpc::first(body).await?;
+                let descriptor = descriptor.ok_or_else(|| Status::invalid_argument("wanted what the exchange is for"))?;
+                self.fly(self.ticket_of(&descriptor)?, Some(messages)).await
             }
             protocol::HEALTH => Ok(one(&Health { status: if *self.inner.closing.borrow() { 2 } else { 1 } })),
-            _ => Err(Status::unimplemented(format!("wanted ListFlights, GetFlightInfo, GetSchema or DoGet, found {path}"))),
+            _ => Err(Status::unimplemented(format!("wanted ListFlights, GetFlightInfo, GetSchema, DoGet or DoExchange, found {path}"))),
         }
     }
 
@@ -125,7 +131,7 @@ impl Service {
 
     async fn info(&self, ticket: Ticket) -> Result<FlightInfo, Status> {
         let (_, summary) = self.open(&ticket).await?;
-        let schema = columns::schema(&summary, ticket.loader.output);
+        let schema = columns::schema(&summary, &Pictures::Here(ticket.loader.output));
         let path = vec![summary.dataset.clone(), summary.split.clone()];
         Ok(FlightInfo {
             schema: columns::encapsulated(&schema),
@@ -137,18 +143,20 @@ impl Service {
         })
     }
 
-    /// The stream of batches that a ticket is for.
-    async fn fly(&self, ticket: Ticket) -> Result<Response<Body>, Status> {
+    /// The stream of batches that a ticket is for; in shared memory, if the client exchanges `messages` for them.
+    async fn fly(&self, ticket: Ticket, messages: Option<Messages>) -> Result<Response<Body>, Status> {
         let inner = &self.inner;
         let full = || Status::resource_exhausted(format!("{} streams are open, which is the most", inner.most_streams));
         let stream = Counted::new(&inner.makers, inner.most_streams).ok_or_else(full)?;
         let (loader, summary) = self.open(&ticket).await?;
-        ticket.check_size(&summary.shape).map_err(refusal)?;
+        let bytes = ticket.size(&summary.shape).map_err(refusal)?;
         let numbers = match &ticket.group {
             None => Numbers::Own(ticket.start.min(summary.batches)..summary.batches),
             Some(group) => Numbers::Shared(Groups::join(&inner.groups, &ticket, group, summary.batches)?),
         };
         let (epoch, ahead) = (ticket.epoch, inner.makers.ahead());
+        let sharing = messages.map(|messages| Sharing::new(ahead, bytes, messages)).transpose();
+        let sharing = sharing.map_err(|error| Status::unimplemented(format!("no memory to share: {error}")))?;
         let own = loader.clone();
         let task = inner.makers.run(move || own.task(epoch, ahead)).await.ok_or_else(|| Status::internal("a thread panicked"))?;
         let served = inner.metrics.served(&ticket.dataset);
@@ -157,22 +165,24 @@ impl Service {
         tracing::info!(about, start = ticket.start, batches = summary.batches, "a stream begins");
         let store = inner.stores.get(&ticket.dataset).cloned();
         let describe = move |error: &Error| store.as_ref().map_or_else(String::new, |store| said(error, store, &ticket.dataset));
-        let schema = columns::schema(&summary, loader.config().output);
+        let pictures = sharing.as_ref().map_or(Pictures::Here(loader.config().output), |sharing| Pictures::There(sharing.offer()));
+        let beginning = columns::beginning(columns::schema(&summary, &pictures));
         let feed = Feed {
             makers: Arc::clone(&inner.makers),
             loader,
             task: Arc::new(task),
             numbers,
             waiting: VecDeque::new(),
+            sharing,
             closing: inner.closing.clone(),
             describe: Box::new(describe),
             served,
             about,
             sent: 0,
-            _stream: stream,
+            counted: Some(stream),
         };
         let parts = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|part| (part, feed)) });
-        Ok(grpc::reply(Box::pin(stream::once(future::ready(Ok(columns::beginning(schema)))).chain(parts))))
+        Ok(grpc::reply(Box::pin(stream::once(future::ready(Ok(beginning))).chain(parts))))
     }
 
     /// The loader of a ticket, and what there is to know about it.

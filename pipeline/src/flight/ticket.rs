@@ -116,8 +116,8 @@ impl Ticket {
         Ok(())
     }
 
-    /// Whether batches of pictures of this shape can be sent.
-    pub(super) fn check_size(&self, shape: &[usize]) -> Result<()> {
+    /// Bytes of the pictures of a batch, of this shape each, if they can be sent.
+    pub(super) fn size(&self, shape: &[usize]) -> Result<usize> {
         let number = match self.loader.output {
             Output::U8 => size_of::<u8>(),
             Output::F32 => size_of::<f32>(),
@@ -126,7 +126,7 @@ impl Ticket {
         if bytes > LARGEST_BATCH {
             return Err(Error::config("loader.batch", format!("batches of at most {LARGEST_BATCH} bytes"), format!("{bytes} bytes")));
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use datasets::{Batch, Image, Mixed, Seed, Values};
+use datasets::{Batch, Buffer, Image, Mixed, Seed, Values};
 
 use crate::Result;
 use crate::augment::Scratch;
@@ -14,7 +14,7 @@ use crate::order::{Plan, Plans};
 use crate::store::{Encoding, Record};
 
 use super::config::Output;
-use super::pool::Pool;
+use super::pool::{Loan, Pool, Space};
 use super::{EMPTY, Inner, broken};
 
 /// An epoch, as the threads see it.
@@ -46,18 +46,24 @@ impl Task {
         self.plans.batches()
     }
 
-    /// Batch `number`, or `None` once `stopped` says that nobody wants it.
-    pub(crate) fn assemble(&self, desk: &mut Desk, number: usize, stopped: &dyn Fn() -> bool) -> Result<Option<Batch>> {
+    /// Batch `number`, in memory that is lent for it or in the loader's own, or `None` once `stopped` says that nobody wants it.
+    pub(crate) fn assemble(
+        &self,
+        desk: &mut Desk,
+        number: usize,
+        loan: Option<Box<dyn Loan>>,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Option<Batch>> {
         let inner = &*self.inner;
         let plan = self.plans.plan(number);
         let mut labels = Vec::with_capacity(plan.indices.len());
         let (values, normalize) = match inner.config.output {
             Output::U8 => {
-                let values = self.fill(desk, &plan, (&inner.bytes, &()), &mut labels, stopped)?;
+                let values = self.fill(desk, &plan, (&inner.bytes, loan, &()), &mut labels, stopped)?;
                 (values.map(|(values, mixed)| (Values::U8(values), mixed)), inner.normalize.clone())
             }
             Output::F32 => {
-                let values = self.fill(desk, &plan, (&inner.floats, &inner.lookup), &mut labels, stopped)?;
+                let values = self.fill(desk, &plan, (&inner.floats, loan, &inner.lookup), &mut labels, stopped)?;
                 (values.map(|(values, mixed)| (Values::F32(values), mixed)), None)
             }
         };
@@ -69,11 +75,34 @@ impl Task {
         &self,
         desk: &mut Desk,
         plan: &Plan,
-        (pool, table): (&Pool<T>, &T::Table),
+        (pool, loan, table): (&Pool<T>, Option<Box<dyn Loan>>, &T::Table),
         labels: &mut Vec<u32>,
         stopped: &dyn Fn() -> bool,
-    ) -> Result<Option<(Vec<T>, Option<Mixed>)>> {
-        let Inner { store, config, split, shape, views, cache, .. } = &*self.inner;
+    ) -> Result<Option<(Buffer<T>, Option<Mixed>)>> {
+        let size = self.inner.views * self.inner.shape.iter().product::<usize>();
+        let mut values = Space::new(pool, loan, size * plan.indices.len());
+        let Some(alpha) = self.inner.config.mix_up else {
+            return Ok(self.place(desk, plan, (table, size), (&mut values, labels), stopped)?.then(|| (values.into(), None)));
+        };
+        let mut alone = pool.take(values.len());
+        if !self.place(desk, plan, (table, size), (&mut alone, labels), stopped)? {
+            return Ok(None);
+        }
+        let how = collate::mix_up(plan, alpha, labels, &alone, &mut values);
+        pool.put(alone.into());
+        Ok(Some((values.into(), Some(how))))
+    }
+
+    /// Writes the pictures of a batch, `size` numbers each, one after the other; `false` once `stopped`.
+    fn place<T: Value>(
+        &self,
+        desk: &mut Desk,
+        plan: &Plan,
+        (table, size): (&T::Table, usize),
+        (values, labels): (&mut [T], &mut Vec<u32>),
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<bool> {
+        let Inner { store, config, split, shape, cache, .. } = &*self.inner;
         let reader = store.reader()?;
         let prefetch = |number: usize| {
             if number < self.plans.batches() {
@@ -88,11 +117,9 @@ impl Task {
         }
         prefetch(plan.number + self.stride);
 
-        let size = views * shape.iter().product::<usize>();
-        let mut values = pool.take(size * plan.indices.len());
         for (k, (slot, &index)) in values.chunks_exact_mut(size).zip(&plan.indices).enumerate() {
             if stopped() {
-                return Ok(None);
+                return Ok(false);
             }
             let record = match cache.get(index) {
                 Some(record) => record,
@@ -102,11 +129,7 @@ impl Task {
             let placed = self.picture(desk, (index, plan.seed(k)), &record).and_then(|view| Ok(collate::place(view, *shape, table, slot)?));
             placed.map_err(|source| broken(store, config, index, source))?;
         }
-        let Some(alpha) = config.mix_up else { return Ok(Some((values, None))) };
-        let mut mixed = pool.take(values.len());
-        let how = collate::mix_up(plan, alpha, labels, &values, &mut mixed);
-        pool.put(values);
-        Ok(Some((mixed, Some(how))))
+        Ok(true)
     }
 
     /// The picture as the network will see it.

@@ -30,6 +30,7 @@ pub(crate) use assemble::Desk;
 pub(crate) use assemble::Task;
 pub use cache::Cached;
 pub use config::{Config, Output};
+pub(crate) use pool::Loan;
 
 /// Epochs of batches from one split of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -134,7 +135,9 @@ impl Loader {
         let inner = &self.inner;
         let task = self.task(epoch, inner.threads);
         let jobs = first.min(task.batches())..task.batches();
-        Stream { ahead: Ahead::start(jobs, inner.threads, move |desk, number, stopped| task.assemble(desk, number, stopped).transpose()) }
+        Stream {
+            ahead: Ahead::start(jobs, inner.threads, move |desk, number, stopped| task.assemble(desk, number, None, stopped).transpose()),
+        }
     }
 
     /// The batches of epoch `epoch`, each on request, for whoever has threads of their own and asks for every `stride`-th next.

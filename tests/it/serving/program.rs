@@ -139,7 +139,7 @@ fn encrypted() {
     assert!(Remote::new(serving.url.replace("tls", "tcp")).list().is_err());
 }
 
-/// The client that ships with the program gets a loader's batches.
+/// The clients that ship with the program get a loader's batches.
 #[test]
 fn a_client_in_python() {
     let Some(python) = python() else { return };
@@ -149,11 +149,13 @@ fn a_client_in_python() {
     std::fs::write(folder.path().join("token"), format!("{token}\n")).unwrap();
     let file = folder.path().join("token").display().to_string();
     let serving = Serving::new(&store, &["--token-file", &file]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/examples/client.py");
-    let output = Command::new(python).arg(script).args([&serving.url, "shapes", token]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-
+    let said = |script: &str| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/examples").join(script);
+        let output = Command::new(&python).arg(script).args([&serving.url, "shapes", token]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
     let loader = Loader::new(store, Config::train(64, vec![Transform::Flip { p: 0.5 }], Seed(0))).unwrap();
     let mut wanted = String::new();
     for epoch in 0..2 {
@@ -167,11 +169,14 @@ fn a_client_in_python() {
         }
     }
     let words = |line: &str| line.replace(['(', ')', '[', ']', ','], " ").split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(said.lines().map(|line| words(line) + "\n").collect::<String>(), wanted);
+    let scripts = if cfg!(target_os = "linux") { &["client.py", "shared_client.py"][..] } else { &["client.py"] };
+    for script in scripts {
+        assert_eq!(said(script).lines().map(|line| words(line) + "\n").collect::<String>(), wanted, "{script}");
+    }
 }
 
 /// A Python with pyarrow in an environment of its own, made when first needed; says that it skipped where there is none.
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     environment("arrow-python", "import numpy, pyarrow.flight", &["pyarrow>=15", "numpy"])
 }
 
@@ -183,7 +188,11 @@ fn metrics() {
     assert_eq!(super::epoch(&client, 0, 0).len(), 10);
     assert_eq!(server.metric("topolab_images_total{dataset=\"shapes\"}"), 96);
     assert_eq!(server.metric("topolab_image_bytes_total{dataset=\"shapes\"}"), 96 * 3 * 12 * 12);
-    assert_eq!(server.metric("topolab_requests_total{method=\"DoGet\",outcome=\"answered\"}"), 1);
+    assert_eq!(super::epoch(&server.distant(super::train(10)), 0, 0).len(), 10);
+    assert_eq!(server.metric("topolab_image_bytes_total{dataset=\"shapes\"}"), 2 * 96 * 3 * 12 * 12);
+    let shared = if cfg!(target_os = "linux") { 1 } else { 0 };
+    assert_eq!(server.metric("topolab_requests_total{method=\"DoExchange\",outcome=\"answered\"}"), shared);
+    assert_eq!(server.metric("topolab_requests_total{method=\"DoGet\",outcome=\"answered\"}"), 2 - shared);
     let text = get(server.metrics, "/metrics");
     assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{text}");
     assert!(get(server.metrics, "/").starts_with("HTTP/1.1 404"));
