@@ -31,7 +31,9 @@ pub(super) const MOST_LENT: usize = 3;
 pub(super) struct Offer {
     process: u32,
     file: RawFd,
-    /// By which the file is known to be the one that is meant: processes are numbered anew in each container.
+    /// By which the file is known to be the one that is meant: a port of this machine may lead to another, and each container numbers its
+    /// processes anew. This is another each time a machine starts.
+    boot: String,
     device: u64,
     inode: u64,
     bytes: u64,
@@ -70,8 +72,14 @@ impl Memory {
         seal(&file)?;
         let free = (0..slots).rev().map(|number| number * slot).collect();
         let about = file.metadata()?;
-        let offer =
-            Offer { process: std::process::id(), file: file.as_raw_fd(), device: about.dev(), inode: about.ino(), bytes: about.len() };
+        let offer = Offer {
+            process: std::process::id(),
+            file: file.as_raw_fd(),
+            boot: boot()?,
+            device: about.dev(),
+            inode: about.ino(),
+            bytes: about.len(),
+        };
         Ok(Arc::new(Self { offer, map, _file: file, slot, free: Mutex::new(free) }))
     }
 
@@ -135,6 +143,9 @@ impl Mapping {
     /// # Errors
     /// When it is not to be found from here, as from another container or by another user, or not sealed.
     pub(super) fn open(offer: &Offer, words: UnboundedSender<Word>) -> Result<Arc<Self>> {
+        if boot()? != offer.boot {
+            return Err(Error::new(ErrorKind::NotFound, "the server is on another machine"));
+        }
         let path = format!("/proc/{}/fd/{}", offer.process, offer.file);
         // It is looked at before it is opened: what else is called so may be anything.
         let found = fs::metadata(&path)?;
@@ -188,6 +199,11 @@ impl<T> Drop for Loan<T> {
         self.mapping.lent.fetch_sub(1, Ordering::Relaxed);
         let _ = self.mapping.words.send(Word::Returned(self.at));
     }
+}
+
+/// What the system calls itself since it started.
+fn boot() -> Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// A new file in memory that has no name.

@@ -64,6 +64,7 @@ fn another_file_is_not_opened() {
     let refusal = |offer: Offer| open(&offer).0.unwrap_err().kind();
     assert_eq!(refusal(Offer { inode: offer.inode + 1, ..offer.clone() }), ErrorKind::NotFound);
     assert_eq!(refusal(Offer { bytes: offer.bytes + 1, ..offer.clone() }), ErrorKind::NotFound);
+    assert_eq!(refusal(Offer { boot: "another".to_owned(), ..offer.clone() }), ErrorKind::NotFound);
     assert_eq!(refusal(Offer { file: 1_000_000, ..offer.clone() }), ErrorKind::NotFound);
     // One that somebody could cut off under its reader.
     let mut loose = tempfile::tempfile().unwrap();
