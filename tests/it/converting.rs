@@ -10,6 +10,7 @@ use lmdb::Transaction;
 use pipeline::convert::{self, Check, Options, Report};
 use pipeline::store::Form;
 use pipeline::{Error, Store, inspect};
+use sha2::{Digest, Sha256};
 
 /// Samples in memory; a stand-in for any reader. It can break, as a disk does.
 pub(crate) struct Memory {
@@ -420,4 +421,26 @@ fn a_half_made_store_is_not_continued_when_a_file_was_written_since() {
     expect![[r#"
         DIR/a.lmdb.partial: begun with another content: wanted the first 600 files of split "train" as long and as old as they are now, found others; delete this file to start anew, or repeat the first command to continue"#]]
     .assert_eq(&error());
+}
+
+/// Records of all lengths up to some blocks of the hash, in no order, and a long one among them.
+#[test]
+fn the_content_is_hashed_as_the_format_says() {
+    let widths = (0..200).map(|k| 1 + 77 * k % 200).chain([5_000]).chain(1..20);
+    let samples: Vec<Sample> = widths.enumerate().flat_map(|(k, width)| noise(1, 1, width, 1 + 2 * (k % 2), k as u64)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.lmdb");
+    convert(&Memory::new(vec![("train", samples.clone())]), &path);
+
+    let mut split = [0; 32];
+    for Sample { picture, label, .. } in &samples {
+        let Picture::Raw(Image { height, width, channels, pixels }) = picture else { unreachable!("noise is pixels") };
+        let [label, height, width] = [*label, *height as u32, *width as u32].map(u32::to_le_bytes);
+        let record = Sha256::digest([&label[..], &[0, *channels as u8], &height, &width, pixels].concat());
+        split = Sha256::digest([&split[..], &record].concat()).into();
+    }
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let classes: String = (0..10).map(|class| format!("class class {class}\n")).collect();
+    let lines = format!("{classes}split train {} {}\n", samples.len(), hex(&split));
+    assert_eq!(Store::open(path).unwrap().meta().content, hex(&Sha256::digest(lines)));
 }

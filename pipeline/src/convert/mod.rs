@@ -13,6 +13,7 @@ mod state;
 mod summary;
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -161,8 +162,14 @@ const AHEAD: usize = 2;
 /// One sample, read and prepared.
 #[expect(clippy::large_enum_variant, reason = "hardly one is skipped")]
 enum Outcome {
-    Record { label: u32, digest: [u8; 32], picture: Prepared },
+    Record { label: u32, picture: Prepared },
     Skipped { name: String, reason: String },
+}
+
+/// Samples with their stamps, and the digests of those that became records.
+struct Block {
+    samples: Vec<(Option<[u64; 2]>, Outcome)>,
+    digests: Vec<[u8; 32]>,
 }
 
 /// Copies the rest of one split.
@@ -190,12 +197,7 @@ fn copy(
                     let mut decoder = Decoder::default();
                     for block in (thread..blocks).step_by(threads) {
                         let start = first + block * BLOCK;
-                        let samples = (start..len.min(start + BLOCK)).map(|index| {
-                            // Before it is read: what is written meanwhile is to be noticed.
-                            let stamp = dataset.stamp(split, index);
-                            Ok((stamp, read(dataset, (split, index), options, train, &mut decoder)?))
-                        });
-                        let samples: Result<Vec<_>> = samples.collect();
+                        let samples = read_block(dataset, split, start..len.min(start + BLOCK), options, train, &mut decoder);
                         let failed = samples.is_err();
                         // The writer hangs up when it fails.
                         if sender.send(samples).is_err() || failed {
@@ -207,9 +209,11 @@ fn copy(
             })
             .collect();
         for block in 0..blocks {
-            let samples = channels[block % threads].recv().expect("a thread hangs up early only when it panics, as this one does then");
-            for (stamp, sample) in samples? {
-                add(sample, split, options, state, (&mut packer, writer))?;
+            let block = channels[block % threads].recv().expect("a thread hangs up early only when it panics, as this one does then");
+            let Block { samples, digests } = block?;
+            let mut digests = digests.into_iter();
+            for (stamp, sample) in samples {
+                add((sample, &mut digests), split, options, state, (&mut packer, writer))?;
                 state.splits[split].pass(stamp);
             }
             progress(state.progress());
@@ -220,15 +224,22 @@ fn copy(
     writer.commit(&state.to_bytes())
 }
 
-/// Appends one sample: to the value that is being packed, and to what the state counts.
-fn add(sample: Outcome, split: usize, options: &Options, state: &mut State, (packer, writer): (&mut Packer, &mut Writer)) -> Result<()> {
+/// Appends one sample: to the value that is being packed, and to what the state counts. A record's digest is the next of `digests`.
+fn add(
+    (sample, digests): (Outcome, &mut impl Iterator<Item = [u8; 32]>),
+    split: usize,
+    options: &Options,
+    state: &mut State,
+    (packer, writer): (&mut Packer, &mut Writer),
+) -> Result<()> {
     match sample {
         Outcome::Skipped { name, reason } => {
             let skipped = Skipped { split: state.info.splits[split].name.clone(), name, reason };
             refuse_skipped(std::slice::from_ref(&skipped), options)?;
             state.skipped.push(skipped);
         }
-        Outcome::Record { label, digest, picture: Prepared { stored, size, traits, moments, rewritten } } => {
+        Outcome::Record { label, picture: Prepared { stored, size, traits, moments, rewritten } } => {
+            let digest = digests.next().expect("one for each record");
             if !packer.has_room(&stored) {
                 flush(packer, split, state, writer);
                 // Only here is the state that of the values appended, with no record between.
@@ -279,7 +290,9 @@ fn refuse_changed(dataset: &dyn Dataset, partial: &Path, state: &State, options:
         }
         for (index, wanted) in &part.witnesses {
             let found = match read(dataset, (split, *index), options, false, &mut decoder)? {
-                Outcome::Record { digest, .. } => state::witness(digest),
+                Outcome::Record { label, picture: Prepared { stored, .. } } => {
+                    state::witness(codec::digest(label, stored.encoding, &stored.bytes))
+                }
                 Outcome::Skipped { reason, .. } => reason,
             };
             if found != *wanted {
@@ -292,6 +305,28 @@ fn refuse_changed(dataset: &dyn Dataset, partial: &Path, state: &State, options:
     Ok(())
 }
 
+fn read_block(
+    dataset: &dyn Dataset,
+    split: usize,
+    range: Range<usize>,
+    options: &Options,
+    train: bool,
+    decoder: &mut Decoder,
+) -> Result<Block> {
+    let samples = range.map(|index| {
+        // Before it is read: what is written meanwhile is to be noticed.
+        let stamp = dataset.stamp(split, index);
+        Ok((stamp, read(dataset, (split, index), options, train, decoder)?))
+    });
+    let samples = samples.collect::<Result<Vec<_>>>()?;
+    let records = samples.iter().filter_map(|(_, sample)| match sample {
+        Outcome::Record { label, picture: Prepared { stored, .. } } => Some((*label, stored.encoding, &*stored.bytes)),
+        Outcome::Skipped { .. } => None,
+    });
+    let digests = codec::digests(&records.collect::<Vec<_>>());
+    Ok(Block { samples, digests })
+}
+
 fn read(dataset: &dyn Dataset, (split, index): (usize, usize), options: &Options, train: bool, decoder: &mut Decoder) -> Result<Outcome> {
     let info = dataset.info();
     let sample = dataset.get(split, index).map_err(Error::Dataset)?;
@@ -300,7 +335,7 @@ fn read(dataset: &dyn Dataset, (split, index): (usize, usize), options: &Options
     let measure = train && (is_decoded(&sample.picture, options) || is_measured(index, info.splits[split].len));
     Ok(match prepare(sample.picture, &options.form, options.check, measure, decoder) {
         Err(reason) => Outcome::Skipped { name: sample.name, reason },
-        Ok(picture) => Outcome::Record { label, digest: codec::digest(label, picture.stored.encoding, &picture.stored.bytes), picture },
+        Ok(picture) => Outcome::Record { label, picture },
     })
 }
 

@@ -11,6 +11,7 @@
 //! only because closing one of the two would drop the other's locks.
 
 pub(crate) mod codec;
+mod digest;
 pub(crate) mod folder2lmdb;
 mod labels;
 mod memory;
