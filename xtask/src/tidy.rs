@@ -32,8 +32,15 @@ const WORDS: [(&str, &[&str], &str); 5] = [
     ("prost", &["lab/src/onnx", "pipeline/src/flight"], "only lab::onnx and pipeline::flight know protocol buffers"),
     (
         "unsafe",
-        &["pipeline/src/store", "pipeline/src/jpeg/mod.rs", "pipeline/src/collate.rs", "lab/src/kernels", "tests/it/fitting.rs"],
-        "only pipeline::store, pipeline::jpeg, pipeline::collate and lab::kernels may be unsafe",
+        &[
+            "pipeline/src/store",
+            "pipeline/src/jpeg/mod.rs",
+            "pipeline/src/augment/resample.rs",
+            "pipeline/src/collate.rs",
+            "lab/src/kernels",
+            "tests/it/fitting.rs",
+        ],
+        "only pipeline::store, pipeline::jpeg, resampling, pipeline::collate and lab::kernels may be unsafe",
     ),
     ("candle", &["datasets/src/hub", "lab/", "notebooks/src/lib.rs", "tests/"], "only lab, and downloads by candle's loaders, know candle"),
 ];
@@ -189,7 +196,9 @@ mod tests {
         );
         check(
             walls("lab/src/exec.rs", "unsafe { f() }"),
-            &["lab/src/exec.rs:1: `unsafe`: only pipeline::store, pipeline::jpeg, pipeline::collate and lab::kernels may be unsafe"],
+            &[
+                "lab/src/exec.rs:1: `unsafe`: only pipeline::store, pipeline::jpeg, resampling, pipeline::collate and lab::kernels may be unsafe",
+            ],
         );
         check(walls("lab/src/kernels/conv.rs", "#[expect(unsafe_code)] unsafe { f() }"), &[]);
     }
