@@ -2,8 +2,11 @@
 
 use datasets::{Image, Normalize, Rng, Seed};
 use expect_test::{Expect, expect};
+use fast_image_resize::images::{Image as Target, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use pipeline::augment::normalize::Constants;
 use pipeline::augment::{self, Augment, Scratch, Transform};
+use pipeline::decode::Window;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -299,6 +302,45 @@ proptest! {
         let whole = gradient(height, width, channels);
         let part = run(&whole);
         prop_assert!(part.pixels.iter().max() <= whole.pixels.iter().max() && part.pixels.iter().min() >= whole.pixels.iter().min());
+    }
+
+    /// Resized by another program, with the same numbers.
+    #[test]
+    fn resizing_agrees_with_a_library(
+        from in (1usize..120, 1usize..120), to in (1usize..90, 1usize..90), channels in prop::sample::select(vec![1usize, 3]), seed: u64,
+    ) {
+        let (kind, mut rng) = (if channels == 1 { PixelType::U8 } else { PixelType::U8x3 }, Seed(seed).rng());
+        let pixels: Vec<u8> = (0..from.0 * from.1 * channels).map(|_| rng.bits() as u8).collect();
+        let source = ImageRef::new(from.1 as u32, from.0 as u32, &pixels, kind).unwrap();
+        let mut wanted = Target::new(to.1 as u32, to.0 as u32, kind);
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+        Resizer::new().resize(&source, &mut wanted, &options).unwrap();
+        let found = apply(&[Transform::ResizeTo { height: to.0, width: to.1 }], &Image::new(from.0, from.1, channels, pixels));
+        prop_assert_eq!((found.height, found.width), to);
+        prop_assert!(found.pixels == wanted.buffer());
+    }
+
+    /// Only the middle of a resize is made, from the pixels that it needs; it is what would be cut out of all of it.
+    #[test]
+    fn the_middle_of_a_resize_is_as_cut_from_the_whole(
+        height in 1usize..90, width in 1usize..90, shorter in 1usize..60, size in 1usize..60, channels in prop::sample::select(vec![1usize, 3]), seed: u64,
+    ) {
+        prop_assume!(size <= shorter);
+        let mut rng = Seed(seed).rng();
+        let image = Image::new(height, width, channels, (0..height * width * channels).map(|_| rng.bits() as u8).collect());
+        let steps = [Transform::Resize { shorter }, Transform::CentreCrop { size }];
+        let wanted = apply(&steps[1..], &apply(&steps[..1], &image));
+        prop_assert!(apply(&steps, &image) == wanted);
+
+        // As a decoder leaves it that decodes no more.
+        let augment = Augment::new(steps.to_vec(), None).unwrap();
+        let window = augment.part([height, width], &mut rng);
+        let rows = image.pixels.chunks(width * channels).skip(window.top).take(window.height);
+        let pixels = rows.flat_map(|row| &row[window.left * channels..][..window.width * channels]).copied().collect();
+        let mut part = Image::new(window.height, window.width, channels, pixels);
+        let place = ([height, width], Window { top: 0, left: 0, ..window });
+        augment.apply_to(place, &mut part, &mut rng, &mut Scratch::default()).unwrap();
+        prop_assert!(part == wanted);
     }
 
     #[test]

@@ -213,14 +213,17 @@ fn what_is_decoded_for_a_crop_is_as_cut_from_the_whole() {
     pictures.extend(raw(3, 50, 40, 3));
     let whole = decode::pictures(&samples(&pictures)).unwrap();
     let store = store(pictures);
-    let config = Config { normalize: Constants::None, ..Config::train(7, augment::imagenet_train(24), Seed(4)) };
-    let rules = Rules { batch: 7, order: Order::Shuffled, last: Last::Keep, shard: Shard::default(), seed: config.seed, labels: [].into() };
-    let (augment, plans) = (Augment::new(config.transforms.clone(), None).unwrap(), plan(whole.len(), &rules, 2).unwrap());
-    for (number, batch) in epoch(&store.loader(config), 2, 0).iter().enumerate() {
-        for (k, (&index, found)) in batch.indices.iter().zip(pixels(batch).chunks(3 * 24 * 24)).enumerate() {
-            let mut image = whole[index as usize].clone();
-            augment.apply(&mut image, &mut plans.plan(number).seed(k).rng(), &mut Scratch::default()).unwrap();
-            assert!(found == image.to_planes(), "picture {index}");
+    for transforms in [augment::imagenet_train(24), augment::imagenet_eval(24)] {
+        let config = Config { normalize: Constants::None, ..Config::train(7, transforms, Seed(4)) };
+        let rules =
+            Rules { batch: 7, order: Order::Shuffled, last: Last::Keep, shard: Shard::default(), seed: config.seed, labels: [].into() };
+        let (augment, plans) = (Augment::new(config.transforms.clone(), None).unwrap(), plan(whole.len(), &rules, 2).unwrap());
+        for (number, batch) in epoch(&store.loader(config), 2, 0).iter().enumerate() {
+            for (k, (&index, found)) in batch.indices.iter().zip(pixels(batch).chunks(3 * 24 * 24)).enumerate() {
+                let mut image = whole[index as usize].clone();
+                augment.apply(&mut image, &mut plans.plan(number).seed(k).rng(), &mut Scratch::default()).unwrap();
+                assert!(found == image.to_planes(), "picture {index}");
+            }
         }
     }
 }

@@ -34,6 +34,9 @@ pub(crate) struct Load {
     /// Time instead the first epoch of a store that lies on the disk alone, beside plain reading; the pictures are pixels of our own
     #[arg(long)]
     cold: bool,
+    /// Pixels instead of JPEG files, photographs with a shorter side of 256: our loader alone
+    #[arg(long, conflicts_with_all = ["cold", "python"])]
+    raw: bool,
     /// A Python with some of torchvision, webdataset, mosaicml-streaming, nvidia-dali and ffcv; peers that it has not are left out
     #[arg(long)]
     python: Option<PathBuf>,
@@ -122,10 +125,14 @@ pub(crate) fn load(workspace: &Workspace, args: &Load) -> Result<()> {
     let (scratch, folder) = (args.source.scratch(workspace)?, args.source.folder(workspace)?);
 
     let program = workspace.benchmark("feeding", &[])?;
-    let store = scratch.join("ours.lmdb");
+    let (name, form): (_, &[&str]) = match (args.raw, args.source.pictures) {
+        (false, _) => ("ours.lmdb", &[]),
+        (true, Pictures::Photographs) => ("pixels.lmdb", &["--raw", "--shorter", "256"]),
+        (true, Pictures::Thumbnails) => ("pixels.lmdb", &["--raw"]),
+    };
+    let store = scratch.join(name);
     if !store.is_file() {
-        let cli = ["run", "--quiet", "--package=pipeline", "--bin=pipeline", "--", "convert", "--as", "folder"];
-        call(workspace.cargo(&cli).arg(&folder).arg(&store))?;
+        call(Command::new(workspace.pipeline()?).args(["convert", "--as", "folder"]).args(form).arg(&folder).arg(&store))?;
     }
     let workers = args.workers.to_string();
     let ours = |how: &str| {

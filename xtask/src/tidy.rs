@@ -35,12 +35,13 @@ const WORDS: [(&str, &[&str], &str); 5] = [
         &[
             "pipeline/src/store",
             "pipeline/src/jpeg/mod.rs",
+            "pipeline/src/augment/resample.rs",
             "pipeline/src/collate.rs",
             "pipeline/src/flight/memory.rs",
             "lab/src/kernels",
             "tests/it/fitting.rs",
         ],
-        "only pipeline::store, jpeg, collate and flight::memory, and lab::kernels may be unsafe",
+        "only pipeline::store, jpeg, collate, resampling and flight::memory, and lab::kernels may be unsafe",
     ),
     ("candle", &["datasets/src/hub", "lab/", "notebooks/src/lib.rs", "tests/"], "only lab, and downloads by candle's loaders, know candle"),
 ];
@@ -196,7 +197,7 @@ mod tests {
         );
         check(
             walls("lab/src/exec.rs", "unsafe { f() }"),
-            &["lab/src/exec.rs:1: `unsafe`: only pipeline::store, jpeg, collate and flight::memory, and lab::kernels may be unsafe"],
+            &["lab/src/exec.rs:1: `unsafe`: only pipeline::store, jpeg, collate, resampling and flight::memory, and lab::kernels may be unsafe"],
         );
         check(walls("lab/src/kernels/conv.rs", "#[expect(unsafe_code)] unsafe { f() }"), &[]);
     }

@@ -92,8 +92,13 @@ fn bare(store: &Store, batch: usize, transforms: &[Transform]) -> impl Iterator<
             for slot in 0..batch {
                 at = (at + 1) % store.len(0);
                 let record = reader.record(0, at)?;
-                let part = decoder.record(&record, |size| augment.part(size, &mut rng), &mut image)?;
-                augment.apply_to(part, &mut image, &mut rng, &mut scratch)?;
+                let mut whole = [0; 2];
+                let choose = |size| {
+                    whole = size;
+                    augment.part(size, &mut rng)
+                };
+                let part = decoder.record(&record, choose, &mut image)?;
+                augment.apply_to((whole, part), &mut image, &mut rng, &mut scratch)?;
                 let size = image.pixels.len();
                 planes.resize(batch * size, 0);
                 let area = size / image.channels;

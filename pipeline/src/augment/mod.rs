@@ -10,6 +10,7 @@ mod flip;
 mod jitter;
 pub mod normalize;
 mod presets;
+mod resample;
 mod resize;
 mod rotate;
 mod ten_crop;
@@ -163,7 +164,7 @@ pub struct Augment {
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(crate) spare: Vec<u8>,
-    resizer: fast_image_resize::Resizer,
+    resampler: resample::Resampler,
 }
 
 impl Augment {
@@ -202,24 +203,35 @@ impl Augment {
     /// # Errors
     /// When the picture is too small for a crop or too narrow for a resize; then `image` holds nothing of use.
     pub fn apply(&self, image: &mut Image, rng: &mut Rng, scratch: &mut Scratch) -> Result<(), AugmentError> {
-        let part = self.part([image.height, image.width], rng);
-        self.apply_to(part, image, rng, scratch)
+        let whole = [image.height, image.width];
+        let part = self.part(whole, rng);
+        self.apply_to((whole, part), image, rng, scratch)
     }
 
-    /// What the steps need of a picture of so many rows and columns: a first random crop is drawn here, so that only that need be decoded.
-    pub fn part(&self, size: [usize; 2], rng: &mut Rng) -> Window {
-        match self.transforms.first() {
-            Some(&Transform::RandomResizedCrop { area, ratio, .. }) => crop::random_window(size, area, ratio, rng),
-            _ => Window::whole(size),
+    /// What the steps need of a picture of so many rows and columns, so that only that need be decoded: what a first random crop takes, which
+    /// is drawn here, or what a centre crop leaves of a picture that was resized.
+    pub fn part(&self, whole: [usize; 2], rng: &mut Rng) -> Window {
+        match self.transforms[..] {
+            [Transform::RandomResizedCrop { area, ratio, .. }, ..] => crop::random_window(whole, area, ratio, rng),
+            [Transform::Resize { shorter }, Transform::CentreCrop { size }, ..] => {
+                resize::middle(whole, shorter, size).map_or(Window::whole(whole), |sides| resize::needs(&sides))
+            }
+            _ => Window::whole(whole),
         }
     }
 
-    /// As [`Augment::apply`], where [`Augment::part`] has said what is needed, and it lies in `part` of `image`.
+    /// As [`Augment::apply`], of a picture of `whole` rows and columns: what [`Augment::part`] has said is needed lies in `part` of `image`.
     ///
     /// # Errors
     /// As those of [`Augment::apply`].
-    pub fn apply_to(&self, part: Window, image: &mut Image, rng: &mut Rng, scratch: &mut Scratch) -> Result<(), AugmentError> {
-        if self.apply_but_mirror(part, image, rng, scratch)? {
+    pub fn apply_to(
+        &self,
+        (whole, part): ([usize; 2], Window),
+        image: &mut Image,
+        rng: &mut Rng,
+        scratch: &mut Scratch,
+    ) -> Result<(), AugmentError> {
+        if self.apply_but_mirror((whole, part), image, rng, scratch)? {
             flip::flip(image);
         }
         Ok(())
@@ -229,24 +241,25 @@ impl Augment {
     /// its planes does so at less cost.
     pub(crate) fn apply_but_mirror(
         &self,
-        part: Window,
+        place: ([usize; 2], Window),
         image: &mut Image,
         rng: &mut Rng,
         scratch: &mut Scratch,
     ) -> Result<bool, AugmentError> {
         let mut mirror = false;
-        for (at, transform) in self.transforms.iter().enumerate() {
+        let steps = self.begin(place, image, scratch);
+        for (at, transform) in steps.iter().enumerate() {
             match *transform {
                 Transform::Resize { shorter } => resize::shorter_side(image, shorter, scratch)?,
                 Transform::ResizeTo { height, width } => resize::resize(image, [height, width], scratch),
                 Transform::CentreCrop { size } => crop::centre_crop(image, size, scratch)?,
                 Transform::PadCrop { size, pad } => crop::pad_crop(image, size, pad, rng, scratch)?,
                 Transform::RandomResizedCrop { size, area, ratio } => {
-                    let window = if at == 0 { part } else { crop::random_window([image.height, image.width], area, ratio, rng) };
+                    let window = crop::random_window([image.height, image.width], area, ratio, rng);
                     resize::resize_window(image, window, [size, size], scratch);
                 }
                 Transform::Flip { p } => match rng.chance(p) {
-                    true if at + 1 == self.transforms.len() => mirror = true,
+                    true if at + 1 == steps.len() => mirror = true,
                     true => flip::flip(image),
                     false => {}
                 },
@@ -261,6 +274,22 @@ impl Augment {
             }
         }
         Ok(mirror)
+    }
+
+    /// Takes a step or two for which [`Augment::part`] has asked for a part of the picture; the others are still to be taken.
+    fn begin(&self, (whole, part): ([usize; 2], Window), image: &mut Image, scratch: &mut Scratch) -> &[Transform] {
+        match &self.transforms[..] {
+            [Transform::RandomResizedCrop { size, .. }, others @ ..] => {
+                resize::resize_window(image, part, [*size; 2], scratch);
+                others
+            }
+            all @ [Transform::Resize { shorter }, Transform::CentreCrop { size }, others @ ..] => {
+                let Some(sides) = resize::middle(whole, *shorter, *size) else { return all };
+                resize::resample(image, [part.top, part.left], &sides, scratch);
+                others
+            }
+            all => all,
+        }
     }
 }
 

@@ -1,20 +1,15 @@
 //! Bilinear resizing with antialiasing, as Pillow does it, to within one grey level.
 
 use datasets::Image;
-use fast_image_resize::images::{CroppedImage, Image as Target, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
 
-use super::{AugmentError, LONGEST, Scratch};
+use super::resample::{Side, Source};
+use super::{AugmentError, LONGEST, Scratch, crop};
 use crate::decode::Window;
 
 /// Resizes so that the shorter side is `shorter`, the longer one `shorter * long / short`, rounded down.
 pub(super) fn shorter_side(image: &mut Image, shorter: usize, scratch: &mut Scratch) -> Result<(), AugmentError> {
-    let Image { height, width, .. } = *image;
-    let found = shorter * height.max(width) / height.min(width);
-    if found > LONGEST {
-        return Err(AugmentError::Narrow { height, width, found });
-    }
-    resize(image, if height <= width { [shorter, found] } else { [found, shorter] }, scratch);
+    let to = scaled([image.height, image.width], shorter)?;
+    resize(image, to, scratch);
     Ok(())
 }
 
@@ -27,17 +22,36 @@ pub(super) fn resize(image: &mut Image, to: [usize; 2], scratch: &mut Scratch) {
 
 /// Cuts out `window` and resizes it to `[height, width]`. As when cut out first: no pixel outside the window has an influence.
 pub(super) fn resize_window(image: &mut Image, window: Window, [height, width]: [usize; 2], scratch: &mut Scratch) {
-    let kind = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    let side = |pixels: usize| u32::try_from(pixels).expect("a picture of that many pixels on a side would not be in memory");
-    scratch.spare.resize(height * width * image.channels, 0);
+    resample(image, [window.top, window.left], &[Side::whole(window.height, height), Side::whole(window.width, width)], scratch);
+}
 
-    let source = ImageRef::new(side(image.width), side(image.height), &image.pixels, kind).expect("a picture has as many bytes as it says");
-    let source = CroppedImage::new(&source, side(window.left), side(window.top), side(window.width), side(window.height))
-        .expect("the window is in the picture and not empty");
-    let mut target = Target::from_slice_u8(side(width), side(height), &mut scratch.spare, kind).expect("resized just now");
-    scratch.resizer.resize(&source, &mut target, &options).expect("both are of the same kind");
+/// The middle of a picture whose shorter side is resized to `shorter`, `size × size` pixels: how a picture of `whole` rows and columns becomes that.
+/// Nothing where it cannot.
+pub(super) fn middle(whole: [usize; 2], shorter: usize, size: usize) -> Option<[Side; 2]> {
+    let to @ [height, width] = scaled(whole, shorter).ok()?;
+    let offsets = (height.min(width) >= size).then(|| crop::middle(height, width, size))?;
+    Some([0, 1].map(|side| Side { from: whole[side], to: to[side], kept: offsets[side]..offsets[side] + size }))
+}
 
+/// What of a picture goes into so much of a resize of it.
+pub(super) fn needs([rows, columns]: &[Side; 2]) -> Window {
+    let (rows, columns) = (rows.needs(), columns.needs());
+    Window { top: rows.start, left: columns.start, height: rows.len(), width: columns.len() }
+}
+
+/// Resizes what lies at `place` of the image; it need not have more of the picture.
+pub(super) fn resample(image: &mut Image, place: [usize; 2], [rows, columns]: &[Side; 2], scratch: &mut Scratch) {
+    let source = Source { pixels: &image.pixels, width: image.width, channels: image.channels, place };
+    scratch.resampler.resample(source, rows, columns, &mut scratch.spare);
     std::mem::swap(&mut image.pixels, &mut scratch.spare);
-    (image.height, image.width) = (height, width);
+    (image.height, image.width) = (rows.kept.len(), columns.kept.len());
+}
+
+/// `[height, width]` with the shorter side as wanted.
+fn scaled([height, width]: [usize; 2], shorter: usize) -> Result<[usize; 2], AugmentError> {
+    let longer = shorter * height.max(width) / height.min(width);
+    match longer {
+        ..=LONGEST => Ok(if height <= width { [shorter, longer] } else { [longer, shorter] }),
+        _ => Err(AugmentError::Narrow { height, width, found: longer }),
+    }
 }

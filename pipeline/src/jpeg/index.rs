@@ -72,6 +72,12 @@ impl Index {
     }
 }
 
+/// These bytes as if [`Index::write`] had written them for a file of so many.
+#[cfg(fuzzing)]
+pub(crate) fn sealed(bytes: &[u8], file: usize) -> Vec<u8> {
+    [&checksum(file, bytes).to_le_bytes(), bytes].concat()
+}
+
 /// Seven bits a byte, the lowest first; the highest bit of a byte says that another follows.
 fn put(bytes: &mut Vec<u8>, mut number: usize) {
     while number > 127 {

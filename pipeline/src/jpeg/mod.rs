@@ -19,6 +19,8 @@ use colour::{Plane, Row, mix};
 use entropy::{Scan, ZIGZAG};
 use header::{Header, Quantisers};
 use huffman::Tables;
+#[cfg(fuzzing)]
+pub(crate) use index::sealed;
 use index::{Index, Point};
 
 /// A decoder, which is nothing but memory.

@@ -7,15 +7,14 @@
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::task::{Context, Poll, Wake};
+use std::thread::{Builder, JoinHandle, Thread};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::{Error, Result};
-
-/// Finished results that a thread may have waiting while it works on the next.
-pub(super) const READY: usize = 1;
 
 /// Results to come, in order.
 #[derive(Debug)]
@@ -27,9 +26,9 @@ pub(super) struct Ahead<T> {
 }
 
 impl<T: Send + 'static> Ahead<T> {
-    /// Starts `threads` threads on `jobs`. Each calls `work` with memory of its own, the job's number, and a function that says whether the
+    /// Starts `threads` threads on `jobs`. None begins one while it has `room` results that wait to be taken. Each calls `work` with memory of its own, the job's number, and a function that says whether the
     /// result is still wanted; `work` may return `None` when it is not.
-    pub(super) fn start<S, W>(jobs: Range<usize>, threads: usize, work: W) -> Self
+    pub(super) fn start<S, W>(jobs: Range<usize>, threads: usize, room: usize, work: W) -> Self
     where
         S: Default,
         W: Fn(&mut S, usize, &dyn Fn() -> bool) -> Option<Result<T>> + Send + Sync + 'static,
@@ -38,7 +37,7 @@ impl<T: Send + 'static> Ahead<T> {
         let work = Arc::new(work);
         let mut ahead = Self { jobs: jobs.clone(), channels: Vec::new(), turn: 0, threads: Vec::new() };
         for at in 0..count {
-            let (sender, receiver) = channel(READY);
+            let (sender, receiver) = channel(room);
             let (mine, work) = (jobs.clone().skip(at).step_by(count), Arc::clone(&work));
             let thread = Builder::new().name(format!("loader {at}")).spawn(move || run(mine, &*work, &sender));
             // A thread that the system refuses closes its channel, which the reader learns at the thread's first job.
@@ -87,6 +86,7 @@ where
     let mut scratch = S::default();
     let stopped = || results.is_closed();
     for job in jobs {
+        let Ok(room) = wait(results.reserve()) else { return };
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut scratch, job, &stopped)));
         let result = outcome.unwrap_or_else(|panic| {
             // Whatever state the memory was left in, nobody shall see it.
@@ -94,8 +94,24 @@ where
             Some(Err(Error::Worker { batch: job, reason: said(&*panic) }))
         });
         let Some(result) = result else { return };
-        if results.blocking_send(result).is_err() {
-            return;
+        room.send(result);
+    }
+}
+
+/// Blocks until the future is done.
+fn wait<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
         }
     }
 }

@@ -145,9 +145,9 @@ impl Task {
         }
         let Desk { decoder, image, scratch } = desk;
         let mut rng = seed.rng();
-        let (mut place, mut wanted) = (None, Window::whole([0; 2]));
+        let (mut place, mut whole, mut wanted) = (None, [0; 2], Window::whole([0; 2]));
         let choose = |[height, width]: [usize; 2]| {
-            wanted = augment.part([height, width], &mut rng);
+            (whole, wanted) = ([height, width], augment.part([height, width], &mut rng));
             place = cache.reserve(record.encoding, index, height * width * shape[0]);
             if place.is_some() { Window::whole([height, width]) } else { wanted }
         };
@@ -163,7 +163,7 @@ impl Task {
             }
         };
         decode::convert(image, shape[0], &mut scratch.spare);
-        let mirrored = augment.apply_but_mirror(part, image, &mut rng, scratch)?;
+        let mirrored = augment.apply_but_mirror((whole, part), image, &mut rng, scratch)?;
         Ok(View { mirrored, ..View::from(&*image) })
     }
 }

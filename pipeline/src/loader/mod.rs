@@ -45,6 +45,8 @@ struct Inner {
     config: Config,
     split: usize,
     threads: usize,
+    /// Batches that a thread may have that nobody has taken: the one it fills, and perhaps one that is ready.
+    room: usize,
     rules: Rules,
     /// `[c, h, w]` of each picture of each batch.
     shape: [usize; 3],
@@ -105,11 +107,14 @@ impl Loader {
             Constants::Contrast(contrast) => Lookup::Contrast(contrast),
             _ => Lookup::new(normalize.as_ref(), channels),
         };
+        let number = if config.output == Output::F32 { size_of::<f32>() } else { size_of::<u8>() };
+        let room = if config.batch * views * shape.iter().product::<usize>() * number < LARGE { 2 } else { 1 };
         // What all threads fill and hold ready, and a few that the reader has in hand.
-        let kept = threads * (1 + ahead::READY) + 2;
+        let kept = threads * room + 2;
         let inner = Inner {
             split,
             threads,
+            room,
             rules,
             shape,
             views,
@@ -135,9 +140,8 @@ impl Loader {
         let inner = &self.inner;
         let task = self.task(epoch, inner.threads);
         let jobs = first.min(task.batches())..task.batches();
-        Stream {
-            ahead: Ahead::start(jobs, inner.threads, move |desk, number, stopped| task.assemble(desk, number, None, stopped).transpose()),
-        }
+        let work = move |desk: &mut _, number, stopped: &dyn Fn() -> bool| task.assemble(desk, number, None, stopped).transpose();
+        Stream { ahead: Ahead::start(jobs, inner.threads, inner.room, work) }
     }
 
     /// The batches of epoch `epoch`, each on request, for whoever has threads of their own and asks for every `stride`-th next.
@@ -165,6 +169,9 @@ impl Loader {
         }
     }
 }
+
+/// Bytes of a batch from which on no thread has a finished one beside the one it fills: to make them takes long enough that the reader has been back.
+const LARGE: usize = 16 << 20;
 
 const EMPTY: Image = Image { height: 0, width: 0, channels: 0, pixels: Vec::new() };
 

@@ -1,10 +1,13 @@
 //! All that a loader makes, a server sends: mixed samples, views, balanced classes, any transform.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+
 use pipeline::augment::{self, Between, Contrast, Transform, normalize::Constants};
 use pipeline::loader::{Config, Output};
 use pipeline::order::{Order, Per};
 
-use super::{Batches, Loader, Running, Seed, check, epoch, expect, train};
+use super::{Batches, Client, Loader, Remote, Running, Seed, check, epoch, expect, train};
 
 #[test]
 fn every_kind_of_batch() {
@@ -54,4 +57,45 @@ fn what_no_loader_makes() {
         &of(Config { normalize: Constants::Contrast(Contrast::default()), ..train(1) }),
         expect!["SERVER: output: wanted f32, since with `contrast` each picture has numbers of its own, found u8"],
     );
+}
+
+/// Our clients ask for no threads and no memory of the server's. Nobody else gets them for the asking.
+#[test]
+fn what_is_the_servers() {
+    let server = Running::new();
+    for (said, meant, want) in [
+        (r#""threads":0"#, r#""threads":7"#, expect!["SERVER: loader.threads: wanted 0, since the threads are the server's, found 7"]),
+        (r#""cache":0"#, r#""cache":9"#, expect!["SERVER: loader.cache: wanted 0, since the memory is the server's, found 9"]),
+    ] {
+        let url = rewriting(server.port(), [said, meant]);
+        let error = Client::connect(&Remote::new(&url), "shapes", train(1)).unwrap_err();
+        check(&error.to_string().replace(&url, "SERVER"), want);
+    }
+}
+
+/// A way to a server on which what a client said becomes what it did not mean, and is as long.
+fn rewriting(to: u16, [said, meant]: [&'static str; 2]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("grpc+tcp://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", to)).unwrap());
+            let (mut answers, mut into) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut into));
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; 1 << 16];
+                while let Ok(read @ 1..) = client.read(&mut bytes) {
+                    let places = bytes[..read].windows(said.len()).enumerate().filter(|(_, window)| *window == said.as_bytes());
+                    for at in places.map(|(at, _)| at).collect::<Vec<_>>() {
+                        bytes[at..at + said.len()].copy_from_slice(meant.as_bytes());
+                    }
+                    if server.write_all(&bytes[..read]).is_err() {
+                        break;
+                    }
+                }
+                let _ = server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    url
 }

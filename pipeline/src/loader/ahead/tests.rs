@@ -9,7 +9,7 @@ use super::*;
 
 /// Numbers on `threads` threads, each after a while of its own.
 fn squares(jobs: Range<usize>, threads: usize) -> Ahead<usize> {
-    Ahead::start(jobs, threads, |_: &mut (), job, _| {
+    Ahead::start(jobs, threads, 2, |_: &mut (), job, _| {
         std::thread::sleep(Duration::from_micros(job as u64 * 7919 % 500));
         Some(Ok(job * job))
     })
@@ -44,7 +44,7 @@ fn awaiting_gives_what_waiting_gives() {
 
 #[test]
 fn a_panic_is_an_error_at_its_place_and_the_rest_still_comes() {
-    let mut ahead = Ahead::start(0..6, 2, |_: &mut (), job, _| {
+    let mut ahead = Ahead::start(0..6, 2, 2, |_: &mut (), job, _| {
         assert!(job != 3, "three is no number");
         Some(Ok(job))
     });
@@ -54,18 +54,19 @@ fn a_panic_is_an_error_at_its_place_and_the_rest_still_comes() {
 }
 
 #[test]
-fn no_thread_runs_further_ahead_than_its_channel() {
-    let done = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&done);
-    let mut ahead = Ahead::start(0..1000, 2, move |_: &mut (), job, _| {
-        counter.fetch_add(1, Ordering::SeqCst);
-        Some(Ok(job))
-    });
-    for taken in 1..20 {
-        ahead.blocking_next().unwrap().unwrap();
-        std::thread::sleep(Duration::from_millis(2));
-        // Of each thread, what waits in the channel and what waits to get in.
-        assert!(done.load(Ordering::SeqCst) <= taken + 2 * (READY + 1));
+fn no_thread_runs_further_ahead_than_it_has_room() {
+    for room in [1, 2] {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&begun);
+        let mut ahead = Ahead::start(0..1000, 2, room, move |_: &mut (), job, _| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Some(Ok(job))
+        });
+        for taken in 1..20 {
+            ahead.blocking_next().unwrap().unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            assert!(begun.load(Ordering::SeqCst) <= taken + 2 * room);
+        }
     }
 }
 
@@ -73,7 +74,7 @@ fn no_thread_runs_further_ahead_than_its_channel() {
 fn dropping_ends_the_threads_in_the_middle_of_a_job() {
     let witness = Arc::new(());
     let held = Arc::clone(&witness);
-    let mut ahead = Ahead::start(0..usize::MAX, 3, move |_: &mut (), job, stopped| {
+    let mut ahead = Ahead::start(0..usize::MAX, 3, 2, move |_: &mut (), job, stopped| {
         let _held = &held;
         // The first job of each thread is quick; the next would last a minute, were it still wanted.
         let end = Instant::now() + Duration::from_secs(if job < 3 { 0 } else { 60 });
