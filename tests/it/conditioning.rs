@@ -106,7 +106,7 @@ fn random_inputs_have_the_published_spectra() {
             };
             let seeds = number(&row["seeds"]) as u64;
             let xs = uniform(40, Seed(1).at(at as u64));
-            let table = ldi::over_seeds(&Spec::DenseMlp(config), (0..seeds).map(|seed| 100 * at as u64 + seed), &xs, slope).unwrap();
+            let table = ldi::over_seeds(&[Spec::DenseMlp(config)], (0..seeds).map(|seed| 100 * at as u64 + seed), &xs, slope).unwrap();
             let means_of_seeds = table.column_f64("mean").unwrap();
             let wanted = |field: &str| row[name][field].as_f64().unwrap();
             let spread = (wanted("sd_over_seeds").powi(2) + stats::std_dev(&means_of_seeds).powi(2)).sqrt() / (seeds as f64).sqrt();
@@ -152,7 +152,7 @@ fn mnist_has_the_archived_spectra() {
     for (at, row) in rows.iter().enumerate() {
         let config = dense_mlp::Config::mnist(number(&row["width"]), number(&row["depth"]), number(&row["tc"]));
         let over_seeds =
-            |slope| ldi::over_seeds(&Spec::DenseMlp(config.clone()), (0..5).map(|seed| 5 * at as u64 + seed), &xs, slope).unwrap();
+            |slope| ldi::over_seeds(&[Spec::DenseMlp(config.clone())], (0..5).map(|seed| 5 * at as u64 + seed), &xs, slope).unwrap();
         let found = over_seeds(Slope::Published);
         let means = found.column_f64("mean").unwrap();
         let spread = (row["sd"].as_f64().unwrap().powi(2) + stats::std_dev(&means).powi(2)).sqrt() / 5f64.sqrt();
@@ -201,7 +201,7 @@ fn a_layer_stretches_as_differences_say() {
 fn initial_weights_fix_the_root_mean_square() {
     let rms = |max_links, init| {
         let config = dense_mlp::Config { activation: Activation::Relu, init, ..dense_mlp::Config::mnist(64, 24, max_links) };
-        let table = ldi::over_seeds(&Spec::DenseMlp(config), 0..3, &uniform(20, Seed(3)), Slope::True).unwrap();
+        let table = ldi::over_seeds(&[Spec::DenseMlp(config)], 0..3, &uniform(20, Seed(3)), Slope::True).unwrap();
         stats::mean(&table.column_f64("rms").unwrap())
     };
     let (few, many) = (rms(0, Init::Uniform), rms(600, Init::Uniform));

@@ -107,6 +107,8 @@ fn a_scatter_shows_its_rows_and_its_fit() {
     "#]],
     );
     assert!(figure.svg().contains("R² = 0.736, slope"), "{}", figure.svg());
+    let narrow = figure.clone().log_x().fit_interval(Seed(0)).size(400, 300);
+    assert!(narrow.svg().contains("R² = 0.894 (95 %: 0.81 to 0.97), n = 11"), "the slope has no room: {}", narrow.svg());
     assert!(figure.svg().contains("NN-Mass"));
 }
 

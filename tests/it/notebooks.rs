@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::golden;
+
 /// Set by `cargo xtask test`, which builds the runner first.
 const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
 
@@ -54,6 +56,27 @@ fn text(cell: &Value) -> String {
     let outputs = cell["outputs"].as_array().unwrap().iter();
     let lines = outputs.flat_map(|output| [&output["text"], &output["data"]["text/plain"], &output["data"]["text/html"]]);
     lines.flat_map(|lines| lines.as_array().into_iter().flatten()).map(|line| line.as_str().unwrap()).collect()
+}
+
+/// What `nn_mass.ipynb` shows beside its own runs is what the golden file has of the authors' logs.
+#[test]
+fn the_archive_is_the_golden_one() {
+    let table = lab::Table::read_csv(Path::new(env!("CARGO_MANIFEST_DIR")).join("../notebooks/archive/nn_mass.csv")).unwrap();
+    let (mut rows, sets) = (0, &golden::json("nnmass/archived_runs.json")["sets"]);
+    for set in ["mnist_accuracy", "mnist_ldi_at_init", "linear_seg20_elu", "linear_seg20_relu", "linear_seg30_relu"] {
+        let part = table.filter(|row| row.text("set") == set).unwrap();
+        let wanted = lab::Table::from_rows(sets[set]["rows"].as_array().unwrap()).unwrap();
+        for (name, golden) in
+            [("depth", "depth"), ("max_links", "tc"), ("nn_mass", "nn_mass"), ("params", "params"), ("mean", "mean"), ("n", "runs")]
+        {
+            let (found, wanted) = (part.column_f64(name).unwrap(), wanted.column_f64(golden).unwrap());
+            assert_eq!(found.len(), wanted.len(), "{set}");
+            // serde_json may read the last digit differently.
+            assert!(found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() <= 1e-14 * b), "{set} {name}: {found:?} for {wanted:?}");
+        }
+        rows += part.len();
+    }
+    assert_eq!(table.len(), rows);
 }
 
 #[test]

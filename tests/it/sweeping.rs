@@ -140,6 +140,35 @@ fn a_run_is_measured_as_its_parts_are() {
     }
 }
 
+/// A followed run is the same run, and tells how it came to its outcome; a plan's table has its runs alone, in its order.
+#[test]
+fn a_plan_has_its_table_and_its_curves() {
+    let (train, test) = (rings(60, 10, Some(Seed(2))), rings(30, 30, None));
+    let (folder, two) = (tempfile::tempdir().unwrap(), |seed| Run { recipe: Recipe::adam(0.01, 2), ..run(2, seed) });
+    let (path, plan) = (folder.path().join("rings.jsonl"), [two(0), two(1), two(2)]);
+    for part in [&plan[2..], &plan[..1], &plan[1..2]] {
+        sweep::run(part, &path, 1, |run, desk| sweep::followed(run, desk, &Device::Cpu, &train, &test), |_, _| {}).unwrap();
+    }
+    let table = sweep::table(&plan[1..], &path).unwrap();
+    assert_eq!(table.column_f64("seed").unwrap(), [1.0, 2.0]);
+    let curves = table.unfold("history").unwrap();
+    assert_eq!(curves.column_f64("history.epoch").unwrap(), [1.0, 2.0, 1.0, 2.0]);
+    for (at, run) in plan[1..].iter().enumerate() {
+        let plain = sweep_one(run, &folder.path().join("plain.jsonl"), &train, &test);
+        let last = |name: &str| curves.column_f64(name).unwrap()[2 * at + 1];
+        assert_eq!((last("history.test_accuracy"), last("history.train_loss")), (plain.test_accuracy, plain.train_loss));
+        assert_eq!((table.column_f64("test_loss").unwrap()[at], last("history.test_loss")), (plain.test_loss, plain.test_loss));
+    }
+    assert!(sweep::table(&plan, folder.path().join("none.jsonl")).is_err());
+}
+
+fn sweep_one(run: &Run, path: &Path, train: &dyn datasets::Batches, test: &dyn datasets::Batches) -> sweep::Outcome {
+    let work = |run: &Run, desk: &Desk<'_>| sweep::trained(run, desk, &Device::Cpu, train, test);
+    sweep::run(std::slice::from_ref(run), path, 1, work, |_, _| {}).unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    serde_json::from_str::<Row<sweep::Outcome>>(text.lines().last().unwrap()).unwrap().result
+}
+
 /// Those at once never have more than the limit, one alone may, and all get their turn.
 #[test]
 fn memory_is_shared() {

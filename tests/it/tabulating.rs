@@ -383,6 +383,54 @@ fn columns_become_groups_and_get_other_names() {
     assert!(table.melt(&["epoch"], &["loss"]).is_err());
 }
 
+#[test]
+fn lists_become_rows() {
+    let rows = [
+        r#"{"id":"a","loss":[{"epoch":1,"of":{"train":0.5}},{"epoch":2}]}"#,
+        r#"{"id":"b","loss":[]}"#,
+        r#"{"id":"c"}"#,
+        r#"{"id":"d","loss":[7]}"#,
+    ];
+    let rows: Vec<serde_json::Value> = rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let table = Table::from_rows(&rows).unwrap();
+    check(
+        &table.unfold("loss").unwrap(),
+        expect![[r#"
+            id  loss.epoch  loss.of.train  loss
+            a            1         0.5000     –
+            a            2              –     –
+            d            –              –     7
+            3 rows"#]],
+    );
+    check_error(table.unfold("id"), expect!["column `id`, row 0: wanted a list, found a"]);
+    check_error(table.unfold("acc"), expect!["column `acc`: wanted one of id, loss, found no such column"]);
+}
+
+#[test]
+fn tables_are_put_below_one_another() {
+    let one = Table::new([("x", vec![1, 2].into()), ("y", vec!["a", "b"].into())]).unwrap();
+    let two = Table::new([("z", vec![true].into()), ("x", vec![0.5].into())]).unwrap();
+    check(
+        &Table::stack("of", &[("one", &one), ("two", &two)]).unwrap(),
+        expect![[r#"
+            of        x  y  z
+            one   1.000  a  –
+            one   2.000  b  –
+            two  0.5000  –  true
+            3 rows"#]],
+    );
+    assert!(Table::stack("x", &[("one", &one)]).is_err(), "there would be two of that name");
+    assert!(Table::stack("of", &[]).unwrap().is_empty());
+}
+
+#[test]
+fn names_are_short_where_that_is_clear() {
+    let cell = || Column::from(vec![1]);
+    let table =
+        Table::new(["id", "run.seed", "run.recipe.seed", "run.recipe.lr", "depth", "run.depth"].map(|name| (name, cell()))).unwrap();
+    assert_eq!(table.short_names().names(), ["id", "run.seed", "run.recipe.seed", "lr", "depth", "run.depth"]);
+}
+
 /// Against tables of Student's t.
 #[test]
 fn a_mean_has_its_interval() {

@@ -101,8 +101,7 @@ pub(crate) fn table(args: &Table) -> Result<ExitCode> {
         let sort = args.sort.iter().map(|name| full_name(&made, name)).collect::<Result<Vec<String>>>()?;
         made = made.sort(&refs(&sort))?;
     }
-    made = shortened(&made)?;
-    write(&made, args)?;
+    write(&made.short_names(), args)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,15 +152,6 @@ fn full_name(table: &lab::Table, name: &str) -> Result<String> {
 fn telling(table: &lab::Table) -> Vec<String> {
     let differs = |name: &String| table.column_text(name).is_ok_and(|cells| cells.iter().any(|cell| *cell != cells[0]));
     table.names().into_iter().filter(|name| name != "id" && (name.starts_with("result.") || differs(name))).collect()
-}
-
-/// With the last word of each name, where it is its alone.
-fn shortened(table: &lab::Table) -> Result<lab::Table> {
-    let names = table.names();
-    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-    let alone = |name: &String| names.iter().filter(|other| last(other) == last(name)).count() == 1;
-    let short: Vec<(String, String)> = names.iter().filter(|name| alone(name)).map(|name| (name.clone(), last(name))).collect();
-    Ok(table.rename(&short.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect::<Vec<_>>())?)
 }
 
 fn write(table: &lab::Table, args: &Table) -> Result<()> {

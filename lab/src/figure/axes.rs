@@ -77,6 +77,11 @@ pub(super) fn room(look: &Look, key: &Key) -> (f64, f64) {
     (f64::from(look.size.0) - 90.0 - key.width(look), f64::from(look.size.1) - 100.0)
 }
 
+/// Whether a line below the title is shown whole, as a first guess: the labels of the vertical axis may take more than is left for them here.
+pub(super) fn subtitle_fits(text: &str, look: &Look) -> bool {
+    style::text_width(text, TEXT) <= f64::from(look.size.0) - 110.0
+}
+
 impl Axis {
     /// Numbers from the smallest to the largest of `values`, with a little air, and a tick every `spacing` pixels or so.
     pub(super) fn linear(values: impl Iterator<Item = f64>, room: f64, spacing: f64) -> Self {

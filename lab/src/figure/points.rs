@@ -146,7 +146,7 @@ impl Points {
                 Key::Groups(style::human(by), entries, self.mark)
             }
         };
-        let margins = Margins { subtitle: self.subtitle(fitted.as_ref(), look.log_x), note: self.note(look.log_x), key };
+        let margins = Margins { subtitle: self.subtitle(fitted.as_ref(), look), note: self.note(look.log_x), key };
         let (width, height) = axes::room(look, &margins.key);
         let points = || series.iter().flat_map(|(_, _, points)| points);
         let xs = points().map(|point| point.x);
@@ -193,14 +193,17 @@ impl Points {
         Ok(())
     }
 
-    fn subtitle(&self, fitted: Option<&Fitted>, log_x: bool) -> String {
-        let per = if log_x { " per unit of ln x" } else { "" };
+    /// What there is to say of the fit; without the slope where the page has no room for it.
+    fn subtitle(&self, fitted: Option<&Fitted>, look: &Look) -> String {
+        let per = if look.log_x { " per unit of ln x" } else { "" };
         match (fitted, self.fit) {
             (None, None) => String::new(),
             (None, Some(_)) => "no line fits: too few points, or no variation".to_owned(),
             (Some(Fitted { fit, r2, .. }), _) => {
                 let between = r2.map_or(String::new(), |r2| format!(" (95 %: {:.2} to {:.2})", r2.low, r2.high));
-                format!("R² = {:.3}{between}, slope {}{per}, n = {}", fit.r2, number::short(fit.slope), fit.n)
+                let text = |slope: String| format!("R² = {:.3}{between}{slope}, n = {}", fit.r2, fit.n);
+                let whole = text(format!(", slope {}{per}", number::short(fit.slope)));
+                if axes::subtitle_fits(&whole, look) { whole } else { text(String::new()) }
             }
         }
     }

@@ -71,27 +71,33 @@ pub fn of_batches(model: &Model, batches: &dyn Batches, slope: Slope) -> Result<
     Ok(sums.ldi())
 }
 
-/// [`of`] fresh networks, their links and weights drawn from each of `seeds`: a row each, with columns `seed`, `nn_mass`, `params`, `mean`,
-/// `rms`, `min`, `max`, `std` and `count`.
+/// [`of`] fresh networks, the links and weights of each architecture drawn from each of `seeds`: a row each, with columns for the fields of its
+/// config, `seed`, `nn_mass`, `params`, `macs`, `mean`, `rms`, `min`, `max`, `std` and `count`.
 ///
 /// # Errors
-/// As [`layers`], and when the architecture does not add up.
-pub fn over_seeds(architecture: &Spec, seeds: impl IntoIterator<Item = u64>, xs: &Tensor, slope: Slope) -> Result<Table> {
+/// As [`layers`], and when an architecture does not add up.
+pub fn over_seeds(architectures: &[Spec], seeds: impl IntoIterator<Item = u64> + Clone, xs: &Tensor, slope: Slope) -> Result<Table> {
     #[derive(Serialize)]
-    struct Row {
+    struct Row<'a> {
+        #[serde(flatten)]
+        architecture: &'a Spec,
         seed: u64,
         nn_mass: f64,
         params: usize,
+        macs: u64,
         #[serde(flatten)]
         ldi: Ldi,
     }
-    let row = |seed: u64| -> Result<Row> {
-        let graph = architecture.graph(Seed(seed))?;
-        let (nn_mass, params) = (nn_mass::of(&graph)?, profile::of(&graph).params);
-        let ldi = of(&Model::new(graph, Seed(seed), xs.device())?, xs, slope)?;
-        Ok(Row { seed, nn_mass, params, ldi })
-    };
-    Table::from_rows(&seeds.into_iter().map(row).collect::<Result<Vec<_>>>()?)
+    let mut rows = Vec::new();
+    for architecture in architectures {
+        for seed in seeds.clone() {
+            let graph = architecture.graph(Seed(seed))?;
+            let (nn_mass, profile) = (nn_mass::of(&graph)?, profile::of(&graph));
+            let ldi = of(&Model::new(graph, Seed(seed), xs.device())?, xs, slope)?;
+            rows.push(Row { architecture, seed, nn_mass, params: profile.params, macs: profile.macs, ldi });
+        }
+    }
+    Table::from_rows(&rows)
 }
 
 /// Singular values of one layer's Jacobians.

@@ -8,7 +8,7 @@ mod desk;
 mod plan;
 mod results;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -23,7 +23,7 @@ use crate::metrics::memory::plan_batch;
 use crate::metrics::nn_mass;
 use crate::models::Spec;
 use crate::train::{self, Epoch, Recipe, evaluate, fit_with};
-use crate::{Model, Result};
+use crate::{Model, Result, Table};
 
 pub use desk::Desk;
 use desk::Room;
@@ -73,11 +73,40 @@ pub struct Outcome {
     pub test_accuracy: f64,
 }
 
+/// An outcome, and how the run came to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Course {
+    /// As [`trained`] tells it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// A row an epoch; [`Table::unfold`] makes rows of a table of them.
+    pub history: Vec<Epoch>,
+}
+
 /// Draws the run's network from its seed, trains it, and tests it once, at the end: the usual work of a sweep.
 ///
 /// # Errors
 /// As [`fit`](crate::fit), and when the architecture does not add up.
 pub fn trained<D>(run: &Run<D>, desk: &Desk<'_>, device: &Device, train: &dyn Batches, test: &dyn Batches) -> Result<Outcome> {
+    Ok(course(run, desk, device, train, (test, None))?.outcome)
+}
+
+/// As [`trained`], tested after every epoch: for learning curves.
+///
+/// # Errors
+/// As [`trained`].
+pub fn followed<D>(run: &Run<D>, desk: &Desk<'_>, device: &Device, train: &dyn Batches, test: &dyn Batches) -> Result<Course> {
+    course(run, desk, device, train, (test, Some(test)))
+}
+
+/// Tested on the first of two at the end, and on the second after every epoch.
+fn course<D>(
+    run: &Run<D>,
+    desk: &Desk<'_>,
+    device: &Device,
+    train: &dyn Batches,
+    (test, each): (&dyn Batches, Option<&dyn Batches>),
+) -> Result<Course> {
     let graph = run.architecture.graph(Seed(run.seed))?;
     let nn_mass = if graph.cells.is_empty() { None } else { Some(nn_mass::of(&graph)?) };
     let recipe = Recipe { seed: run.seed, ..run.recipe.clone() };
@@ -87,21 +116,22 @@ pub fn trained<D>(run: &Run<D>, desk: &Desk<'_>, device: &Device, train: &dyn Ba
     }
     let model = Model::new(graph, Seed(run.seed), device)?;
     let options = train::Options { checkpoint: desk.checkpoint(), memory: desk.memory() };
-    let history = fit_with(&model, train, None, &recipe, &options, |event| {
+    let history = fit_with(&model, train, each, &recipe, &options, |event| {
         if let train::Event::Epoch { row, .. } = event {
             desk.epoch(row);
         }
     })?;
     let score = evaluate(&model, test)?;
     let profile = model.profile();
-    Ok(Outcome {
+    let outcome = Outcome {
         nn_mass,
         params: profile.params,
         macs: profile.macs,
         train_loss: history.last().map_or(f64::NAN, |epoch| epoch.train_loss),
         test_loss: score.loss,
         test_accuracy: score.accuracy,
-    })
+    };
+    Ok(Course { outcome, history })
 }
 
 /// How a sweep goes about its runs.
@@ -251,6 +281,19 @@ where
         Some(error) => Err(error),
         None => Ok(rim.into_inner().expect("nobody panics with it").2),
     }
+}
+
+/// The runs of `plan` that are in the results at `path`, in the order of the plan, whatever else is there: `id`, the fields of the run and those of its
+/// result, by [short names](Table::short_names).
+///
+/// # Errors
+/// When the file cannot be read, or holds something else than results.
+pub fn table<D: Serialize>(plan: &[Run<D>], path: impl AsRef<Path>) -> Result<Table> {
+    let place: BTreeMap<String, usize> = plan.iter().map(Run::id).enumerate().map(|(at, id)| (id, at)).collect();
+    let rows = Table::read_jsonl(path)?.filter(|row| place.contains_key(&row.text("id")))?;
+    let names = rows.names();
+    let rows = rows.with_column("place", |row| place.get(&row.text("id")).copied())?.sort(&["place"])?;
+    Ok(rows.select(&names.iter().map(String::as_str).collect::<Vec<_>>())?.short_names())
 }
 
 /// Threads for one of so many workers: networks that share threads wait for one another at every operation. `None` where one worker has all.

@@ -9,9 +9,9 @@ mod latex;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod render;
+mod reshape;
 mod rows;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use polars::prelude::{self as pl, DataFrame, IntoLazy};
@@ -241,43 +241,6 @@ impl Table {
         Ok(groups)
     }
 
-    /// One row for each combination of `rows`, one column for each value in `column`, named after it, and in each cell the `value` that
-    /// stands there; missing where none does. Rows and columns come in the order of their first appearance.
-    ///
-    /// # Errors
-    /// When there is no such column, or two values belong into one cell: [`mean`](Self::mean) makes one of them.
-    pub fn pivot(&self, rows: &[&str], column: &str, value: &str) -> Result<Self> {
-        let keys: Vec<Vec<Datum>> = rows.iter().map(|name| self.data(name)).collect::<Result<_>>()?;
-        let (heads, values) = (self.data(column)?, self.data(value)?);
-        let key = |row: usize| keys.iter().map(|cells| cells[row].key()).collect::<Vec<_>>();
-        let (mut lines, mut names): (Vec<(Vec<String>, usize)>, Vec<String>) = (Vec::new(), Vec::new());
-        let mut cells: BTreeMap<(usize, usize), Datum> = BTreeMap::new();
-        for row in 0..self.len() {
-            let (key, head) = (key(row), heads[row].key());
-            let line = lines.iter().position(|(line, _)| *line == key).unwrap_or_else(|| {
-                lines.push((key, row));
-                lines.len() - 1
-            });
-            let name = names.iter().position(|name| *name == head).unwrap_or_else(|| {
-                names.push(head.clone());
-                names.len() - 1
-            });
-            if cells.insert((line, name), values[row].clone()).is_some() {
-                let place = format!("pivot: row {}, column `{head}`", lines[line].0.join(", "));
-                return Err(Error::mismatch(place, "one value", "another; take means first"));
-            }
-        }
-        let mut columns: Vec<(String, Column)> = Vec::new();
-        for (name, cells) in rows.iter().zip(&keys) {
-            columns.push((name.to_string(), Column::of(lines.iter().map(|&(_, row)| cells[row].clone()).collect())));
-        }
-        for (at, name) in names.into_iter().enumerate() {
-            let cell = |line: usize| cells.get(&(line, at)).cloned().unwrap_or(Datum::Missing);
-            columns.push((name, Column::of((0..lines.len()).map(cell).collect())));
-        }
-        Self::new(columns)
-    }
-
     /// The same table with other names for some columns: `(old, new)`.
     ///
     /// # Errors
@@ -289,26 +252,6 @@ impl Table {
             frame.rename(old, (*new).into()).map_err(|source| Error::mismatch("rename", "names of one column each", source))?;
         }
         Ok(Self::from(frame))
-    }
-
-    /// One row for each row and each of `values`: the columns `keep`, then `variable`, which names the column, and `value`, what stood
-    /// in it. So several columns become groups of one figure.
-    ///
-    /// # Errors
-    /// When there is no such column, or one of `values` holds texts.
-    pub fn melt(&self, keep: &[&str], values: &[&str]) -> Result<Self> {
-        let kept = self.select(keep)?;
-        let part = |name: &&str| {
-            let value = self.column_f64(name)?;
-            let names = Self::new([("variable", Column::from(vec![name.to_string(); value.len()])), ("value", value.into())])?;
-            kept.frame.hstack(names.frame.columns()).map_err(|source| Error::mismatch("melt", "columns of different names", source))
-        };
-        let mut parts = values.iter().map(part).collect::<Result<Vec<_>>>()?.into_iter();
-        let Some(mut melted) = parts.next() else { return Err(Error::mismatch("melt: values", "at least one column", "none")) };
-        for part in parts {
-            melted.vstack_mut(&part).map_err(|source| Error::mismatch("melt", "rows of one kind", source))?;
-        }
-        Ok(Self::from(melted))
     }
 
     /// The rows of both tables that agree in the columns `on`: this table's columns, then the other's. A row that has no

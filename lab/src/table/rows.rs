@@ -66,6 +66,21 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// The elements of lists as rows of their own, and which list each is from.
+pub(super) fn unfold(column: &str, lists: &[Datum]) -> Result<(Vec<usize>, Table)> {
+    let (mut from, mut columns) = (Vec::new(), Columns::default());
+    for (row, cell) in lists.iter().enumerate().filter(|(_, cell)| **cell != Datum::Missing) {
+        let wrong = |found: &str| Error::mismatch(format!("column `{column}`, row {row}"), "a list", found);
+        let text = cell.to_string();
+        let Ok(Json::List(items)) = serde_json::from_str(&text) else { return Err(wrong(&text)) };
+        for item in items {
+            columns.add(vec![(column.to_owned(), item)]).map_err(|twice| wrong(&twice))?;
+            from.push(row);
+        }
+    }
+    Ok((from, columns.table()?))
+}
+
 /// Columns that grow by a row, and learn of new names on the way.
 #[derive(Default)]
 struct Columns {
@@ -81,6 +96,11 @@ impl Columns {
         let Json::Map(fields) = row else {
             return Err(format!("`{}`", row.text()));
         };
+        self.add(fields)
+    }
+
+    /// One more row of these fields.
+    fn add(&mut self, fields: Vec<(String, Json)>) -> Result<(), String> {
         let mut cells = Vec::new();
         flatten("", fields, &mut cells);
         let mut names: Vec<&str> = cells.iter().map(|(name, _)| name.as_str()).collect();
