@@ -160,7 +160,6 @@ const BLOCK: usize = 16;
 const AHEAD: usize = 2;
 
 /// One sample, read and prepared.
-#[expect(clippy::large_enum_variant, reason = "hardly one is skipped")]
 enum Outcome {
     Record { label: u32, picture: Prepared },
     Skipped { name: String, reason: String },
