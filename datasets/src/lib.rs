@@ -16,7 +16,8 @@
 //! channels last (HWC); a batch is `u8` or `f32`, channels first (NCHW). Every random draw names its [`Seed`].
 //!
 //! [`open`](fn@open) finds out what a path holds. The readers, a file each: [`Idx`] (MNIST and its relatives), [`Cifar`], [`TinyImagenet`],
-//! [`Folder`] (class folders, ImageNet). [`synthetic`] draws data from a seed; with the feature `hub`, `hub` downloads it by name.
+//! [`Folder`] (class folders, ImageNet). [`synthetic`] draws data from a seed; with the feature `hub`, `hub` downloads it by name. [`Subset`] takes the
+//! first samples of each class of any of them.
 //! A reader checks and lists its files when it is opened, and reads none of them twice.
 //!
 //! The crate opens files and decompresses them. It decodes no JPEG, resizes nothing and stores nothing:
@@ -40,6 +41,7 @@ mod open;
 mod random;
 mod sample;
 mod stream;
+mod subset;
 pub mod synthetic;
 mod tiny_imagenet;
 mod unpack;
@@ -54,5 +56,6 @@ pub use memory::{Memory, Part};
 pub use open::{Source, guess, open, open_as};
 pub use random::{Rng, Seed};
 pub use sample::{Dataset, Image, Info, Picture, Sample, Split};
+pub use subset::Subset;
 pub use synthetic::{Segments, Shapes};
 pub use tiny_imagenet::TinyImagenet;

@@ -1,13 +1,14 @@
 //! NN-Mass the other way round: networks of a given mass, of different sizes, within limits of cost.
 //!
 //! Networks of equal mass train to about equal accuracy, whatever their size (Bhardwaj, Li & Marculescu, CVPR 2021,
-//! arXiv:1910.00780): so the smallest of them is the one to train.
+//! arXiv:1910.00780): so the smallest of them is the one to train. [`compression`] is what that saves and costs, once they are trained.
 
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::nn_mass::Cell;
 use crate::metrics::profile;
 use crate::models::{Spec, dense_cnn, dense_mlp};
+use crate::table::Column;
 use crate::{Error, Result, Table};
 use datasets::Seed;
 
@@ -40,6 +41,8 @@ pub struct Candidate {
     /// The network.
     #[serde(flatten)]
     pub architecture: Spec,
+    /// The mass that was asked for.
+    pub target: f64,
     /// As near to what was asked for as whole numbers of links come.
     pub nn_mass: f64,
     /// Trained parameters.
@@ -48,7 +51,7 @@ pub struct Candidate {
     pub macs: u64,
 }
 
-/// [`candidates`] as a table: a row each, with columns for the fields of its config, `nn_mass`, `params` and `macs`.
+/// [`candidates`] as a table: a row each, with columns for the fields of its config, `target`, `nn_mass`, `params` and `macs`.
 ///
 /// ```
 /// use lab::design::{Limits, Space, design_for_mass};
@@ -113,7 +116,7 @@ fn candidate(mass: f64, like: &Spec, width: usize, depth: usize) -> Result<Optio
     };
     // Costs depend on the number of links alone.
     let profile = profile::of(&architecture.graph(Seed(0))?);
-    Ok(Some(Candidate { architecture, nn_mass, params: profile.params, macs: profile.macs }))
+    Ok(Some(Candidate { architecture, target: mass, nn_mass, params: profile.params, macs: profile.macs }))
 }
 
 /// The cells of a network by their sizes.
@@ -129,4 +132,60 @@ pub fn cells_of(spec: &Spec) -> Result<Vec<Cell>> {
         Spec::DenseMlp(config) => Ok(vec![Cell { width: config.width, depth: config.depth, max_links: config.max_links }]),
         _ => Err(Error::mismatch("design: family", "dense_cnn or dense_mlp", "a network without cells of links")),
     }
+}
+
+/// What the smallest network of each group saves, and what that costs: for rows that agree in the columns `by`, such as the mass asked for, a
+/// row from the network with most parameters to the one with fewest (of two as large, the first).
+///
+/// Columns: those of `by`; `params_from` and `params_to`; `fewer_params` and `fewer_macs`, how many times; of the column `score`, such as
+/// `accuracy`, `accuracy_from`, `accuracy_to` and `accuracy_change`. `networks` has columns `params` and `macs`.
+///
+/// ```
+/// use lab::{Table, design};
+///
+/// let networks = Table::new([
+///     ("target", vec![10, 10, 10].into()),
+///     ("params", vec![3000, 4000, 1000].into()),
+///     ("macs", vec![300, 500, 100].into()),
+///     ("accuracy", vec![0.9, 0.75, 0.5].into()),
+/// ])?;
+/// let saved = design::compression(&networks, "accuracy", &["target"])?;
+/// assert_eq!((saved.column_f64("fewer_params")?, saved.column_f64("fewer_macs")?), (vec![4.0], vec![5.0]));
+/// assert_eq!(saved.column_f64("accuracy_change")?, [-0.25]);
+/// # Ok::<(), lab::Error>(())
+/// ```
+///
+/// # Errors
+/// When there is no such column, or a number is a text.
+pub fn compression(networks: &Table, score: &str, by: &[&str]) -> Result<Table> {
+    let keys: Vec<Vec<String>> = by.iter().map(|name| networks.column_text(name)).collect::<Result<_>>()?;
+    let (params, macs, scores) = (networks.column_f64("params")?, networks.column_f64("macs")?, networks.column_f64(score)?);
+    let key = |row: usize| keys.iter().map(|column| column[row].as_str()).collect::<Vec<_>>();
+    // Of each group, the rows with most and with fewest parameters.
+    let mut groups: Vec<(Vec<&str>, usize, usize)> = Vec::new();
+    for row in 0..networks.len() {
+        match groups.iter_mut().find(|(group, ..)| *group == key(row)) {
+            None => groups.push((key(row), row, row)),
+            Some((_, from, to)) => {
+                *from = if params[row] > params[*from] { row } else { *from };
+                *to = if params[row] < params[*to] { row } else { *to };
+            }
+        }
+    }
+    let mut columns: Vec<(String, Column)> = Vec::new();
+    for name in by {
+        let cells = networks.data(name)?;
+        columns.push((name.to_string(), Column::of(groups.iter().map(|&(_, from, _)| cells[from].clone()).collect())));
+    }
+    let mut number = |name: String, of: &dyn Fn(usize, usize) -> f64| {
+        columns.push((name, groups.iter().map(|&(_, from, to)| of(from, to)).collect::<Vec<f64>>().into()));
+    };
+    number("params_from".to_owned(), &|from, _| params[from]);
+    number("params_to".to_owned(), &|_, to| params[to]);
+    number("fewer_params".to_owned(), &|from, to| params[from] / params[to]);
+    number("fewer_macs".to_owned(), &|from, to| macs[from] / macs[to]);
+    number(format!("{score}_from"), &|from, _| scores[from]);
+    number(format!("{score}_to"), &|_, to| scores[to]);
+    number(format!("{score}_change"), &|from, to| scores[to] - scores[from]);
+    Table::new(columns)
 }

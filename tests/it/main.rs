@@ -35,6 +35,7 @@ mod computing; // kernels against plain loops, on any number of threads
 mod conditioning; // singular values of layers before training: the published program's, and the theory's
 mod convolving; // convolutions of any sizes, by each of their ways
 mod differentiating; // every gradient against central differences
+mod evaluating; // published checkpoints give the numbers of PyTorch on the same pictures
 mod exporting; // ONNX files: accepted by the checker, and the same logits in onnxruntime
 mod families; // networks of papers: counts, names, logits and gradients of the reference programs
 mod fitting; // what the allocator saw of a run, against what was planned

@@ -12,7 +12,7 @@ use std::{
     sync::OnceLock,
 };
 
-use datasets::{Dataset, Error, Image, Picture, Source};
+use datasets::{Dataset, Error, Image, Picture, Seed, Shapes, Source, Subset, synthetic::shapes};
 use expect_test::{Expect, expect};
 
 use crate::golden::real;
@@ -154,4 +154,22 @@ fn a_source_has_one_name_everywhere() {
         assert_eq!(source.name().parse::<Source>().unwrap(), source);
         assert_eq!(serde_json::to_string(&source).unwrap(), format!("\"{source}\""));
     }
+}
+
+/// The first of each class, in the order of the whole; splits that no count is given for stay as they are.
+#[test]
+fn a_subset_takes_the_first_of_each_class() {
+    let whole = Shapes::new(shapes::Config { size: 8, train_per_class: 5, test_per_class: 2 }, Seed(0)).unwrap();
+    let few = Subset::per_class(whole.clone(), &[2]).unwrap();
+    assert_eq!(few.info().splits.iter().map(|split| split.len).collect::<Vec<_>>(), [16, 16]);
+    assert_eq!((&few.info().name, &few.info().classes), (&whole.info().name, &whole.info().classes));
+    // Classes of drawn shapes take turns.
+    assert!((0..16).all(|index| few.get(0, index).unwrap() == whole.get(0, index).unwrap()));
+    let most = Subset::per_class(few, &[9, 0]).unwrap();
+    assert_eq!(most.info().splits.iter().map(|split| split.len).collect::<Vec<_>>(), [16, 0]);
+    let Some(cifar) = real("cifar10") else { return };
+    let few = Subset::per_class(datasets::Cifar::open(cifar).unwrap(), &[3, 1]).unwrap();
+    let count =
+        |split: usize, class: u32| (0..few.info().splits[split].len).filter(|&at| few.get(split, at).unwrap().label == class).count();
+    assert!((0..10).all(|class| (count(0, class), count(1, class)) == (3, 1)));
 }

@@ -220,6 +220,8 @@ fn a_network_is_trained_and_tested() {
     assert!(std::fs::read(folder.path().join("run/model.safetensors")).unwrap() == weights);
     let (_, told, err) = lab(folder.path(), &format!("eval {setting} --weight run/model.safetensors"));
     assert!(told.starts_with(&format!("mobilenet_v2 on 16 pictures of 16×16: top-1 {accuracy:.4}, top-5 ")), "{told}{err}");
+    // The folder says what the network is.
+    assert_eq!(lab(folder.path(), "eval --data shapes.lmdb -c run -b 16 -j 1 --device cpu").1, told);
     let (_, told, err) = lab(folder.path(), &format!("eval {setting} --weight run/model.safetensors --input-size 14 --ten-crop"));
     assert!(told.starts_with("mobilenet_v2 on 16 pictures of 14×14: top-1 "), "{told}{err}");
 
@@ -231,7 +233,7 @@ fn a_network_is_trained_and_tested() {
     check(
         &format!("eval {setting}"),
         expect![[r#"
-        error: --weight: wanted a file with trained weights, found none; --model knows mobilenet_v2, nn_mass_b, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, wide_resnet50_2, wide_resnet101_2
+        error: --weight: wanted a file with trained weights, or --checkpoint with the folder of a run, found none; --model knows mobilenet_v2, nn_mass_b, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, wide_resnet50_2, wide_resnet101_2
     "#]],
     );
     check(
@@ -245,6 +247,20 @@ fn a_network_is_trained_and_tested() {
         "train -a resnet19 --data shapes.lmdb",
         expect![[r#"
         error: --model resnet19: wanted a JSON file, or one of mobilenet_v2, nn_mass_b, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, wide_resnet50_2, wide_resnet101_2
+    "#]],
+    );
+    let (_, _, err) = lab(folder.path(), "eval --data shapes.lmdb -c run --normalize imagenat");
+    assert!(err.starts_with("error: invalid value 'imagenat' for '--normalize <NAME>': ") && err.contains("`imagenet`"), "{err}");
+    check(
+        "eval --data shapes.lmdb -c elsewhere",
+        expect![[r#"
+        error: elsewhere: wanted network.json, which is there after the first epoch of `lab train`
+    "#]],
+    );
+    check(
+        "eval --data shapes.lmdb -c run --input-size 14",
+        expect![[r#"
+        error: --input-size: wanted 16, which the network was made for, found 14
     "#]],
     );
     check(

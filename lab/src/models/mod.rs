@@ -5,6 +5,7 @@ pub mod dense_cnn;
 pub mod dense_mlp;
 mod mersenne;
 pub mod mobilenet_v2;
+mod named;
 pub mod resnet;
 pub mod vgg;
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::graph::Graph;
+
+pub use named::{NAMES, named};
 
 /// An architecture as data: what is written in a plan, a result row, or a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
