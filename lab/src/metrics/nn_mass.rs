@@ -131,8 +131,8 @@ pub fn links(graph: &Graph, cell: &[NodeId]) -> Vec<Link> {
 }
 
 /// The channels, as layer and number, that reach layer `to` of a cell from at least two layers back, through no other layer of it.
-fn links_into(graph: &Graph, layer: NodeId, to: usize, place: &[Option<usize>]) -> BTreeSet<(usize, usize)> {
-    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::from([layer]));
+fn links_into(graph: &Graph, layer: NodeId, to: usize, place: &[Option<usize>]) -> Vec<(usize, usize)> {
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::from([layer]));
     let mut values = graph.node(layer).inputs.clone();
     while let Some(value) = values.pop() {
         let node = graph.node(value);
@@ -151,14 +151,14 @@ fn links_into(graph: &Graph, layer: NodeId, to: usize, place: &[Option<usize>]) 
         };
         for (origin, channel) in made {
             match place[origin.0] {
-                Some(from) if from + 1 < to => {
-                    found.insert((from, channel));
-                }
+                Some(from) if from + 1 < to => found.push((from, channel)),
                 None if seen.insert(origin) => values.extend(&graph.node(origin).inputs),
                 _ => {}
             }
         }
     }
+    found.sort_unstable();
+    found.dedup();
     found
 }
 
