@@ -26,8 +26,8 @@ pub(super) struct Ahead<T> {
 }
 
 impl<T: Send + 'static> Ahead<T> {
-    /// Starts `threads` threads on `jobs`. None begins one while it has `room` results that wait to be taken. Each calls `work` with memory of its own, the job's number, and a function that says whether the
-    /// result is still wanted; `work` may return `None` when it is not.
+    /// Starts `threads` threads on `jobs`. None begins one while it has `room` results that wait to be taken. Each calls `work` with memory
+    /// of its own, the job's number, and a function that says whether the result is still wanted; `work` may return `None` when it is not.
     pub(super) fn start<S, W>(jobs: Range<usize>, threads: usize, room: usize, work: W) -> Self
     where
         S: Default,
