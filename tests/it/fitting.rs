@@ -3,7 +3,6 @@
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use candle::Device;
@@ -15,6 +14,7 @@ use lab::train::{Options, fit_with};
 use lab::{Model, Recipe};
 use serde::{Deserialize, Serialize};
 
+use crate::alone;
 use crate::nets::resnet18;
 
 /// A run to be measured.
@@ -78,23 +78,13 @@ impl Batches for Noise {
 /// The most bytes that two epochs of a run took at once, with the network's own, in a program where nothing else takes memory.
 #[track_caller]
 fn measured(case: &Case) -> u64 {
-    let folder = tempfile::tempdir().unwrap();
-    let found = folder.path().join("bytes");
-    let arguments = ["--exact", "fitting::the_run_that_is_measured", "--test-threads", "1"];
-    let mut program = Command::new(std::env::current_exe().unwrap());
-    program.args(arguments).env(CASE, serde_json::to_string(case).unwrap()).env(FOUND, &found);
-    assert!(program.stdout(Stdio::null()).status().unwrap().success(), "{case:?}");
-    std::fs::read_to_string(found).unwrap().parse().unwrap()
+    alone::find("fitting::the_run_that_is_measured", &serde_json::to_string(case).unwrap()).parse().unwrap()
 }
 
-/// Say to this program, started again, what to train, and the file for the bytes that it took.
-const CASE: &str = "FITTING_CASE";
-const FOUND: &str = "FITTING_FOUND";
-
-/// Not a test by itself: what [`measured`] starts.
+/// Not a test by itself: what [`alone::find`] starts.
 #[test]
 fn the_run_that_is_measured() {
-    let (Ok(case), Some(found)) = (std::env::var(CASE), std::env::var_os(FOUND)) else { return };
+    let Some((case, tell)) = alone::asked() else { return };
     let Case { net: name, batch, limit } = serde_json::from_str(&case).unwrap();
     let (graph, options) = (net(&name), Options { memory: limit, ..Options::default() });
     let data = Noise { shape: graph.input_shape().to_vec(), batch };
@@ -102,7 +92,7 @@ fn the_run_that_is_measured() {
     MOST.store(before, Relaxed);
     let model = Model::new(graph, Seed(3), &Device::Cpu).unwrap();
     fit_with(&model, &data, Some(&data), &Recipe::sgd(0.01, 2), &options, |_| {}).unwrap();
-    std::fs::write(found, (MOST.load(Relaxed) - before).to_string()).unwrap();
+    tell(&(MOST.load(Relaxed) - before).to_string());
 }
 
 /// The plan is never too small, and not much too large; also where it splits the batch, to keep a limit.

@@ -7,9 +7,10 @@
     reason = "a test that cannot go on stops, one that skips says so, and candle's own operations are what ours are compared with"
 )]
 
+mod alone; // what is measured where nothing else runs
 mod golden; // files that reference programs wrote, and real data where it is
-mod nets;
-mod python; // networks that several tests look at
+mod nets; // networks that several tests look at
+mod python; // Python, where there is one
 
 mod downloading; // data sets by name: interrupted, resumed, checked
 mod reading; // public files become samples, or an error that says what is wrong with them

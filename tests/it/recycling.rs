@@ -1,6 +1,5 @@
 //! How often a loader that runs asks for memory.
 
-use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 
 use datasets::Seed;
@@ -8,6 +7,7 @@ use pipeline::augment::{self, normalize::Constants};
 use pipeline::loader::Config;
 use pipeline::{Loader, Store};
 
+use crate::alone;
 use crate::converting::{Memory, convert, encoded, noise};
 use crate::fitting::CALLS;
 
@@ -21,23 +21,13 @@ fn a_picture_takes_no_memory_of_its_own() {
 
 /// How often a picture made a loader ask for memory, in a program where nothing else does.
 fn measured(case: &str) -> f64 {
-    let folder = tempfile::tempdir().unwrap();
-    let found = folder.path().join("calls");
-    let arguments = ["--exact", "recycling::the_loader_that_is_measured", "--test-threads", "1"];
-    let mut program = Command::new(std::env::current_exe().unwrap());
-    program.args(arguments).env(CASE, case).env(FOUND, &found);
-    assert!(program.stdout(Stdio::null()).status().unwrap().success(), "{case}");
-    std::fs::read_to_string(found).unwrap().parse().unwrap()
+    alone::find("recycling::the_loader_that_is_measured", case).parse().unwrap()
 }
 
-/// Say to this program, started again, what to load, and the file for the number.
-const CASE: &str = "RECYCLING_CASE";
-const FOUND: &str = "RECYCLING_FOUND";
-
-/// Not a test by itself: what [`measured`] starts.
+/// Not a test by itself: what [`alone::find`] starts.
 #[test]
 fn the_loader_that_is_measured() {
-    let (Ok(case), Some(found)) = (std::env::var(CASE), std::env::var_os(FOUND)) else { return };
+    let Some((case, tell)) = alone::asked() else { return };
     let (pictures, batch, transforms) = match case.as_str() {
         "thumbnails" => (noise(1024, 64, 64, 3, 1), 128, augment::tiny_train()),
         _ => (noise(96, 250, 300, 3, 1), 32, augment::imagenet_train(224)),
@@ -57,5 +47,5 @@ fn the_loader_that_is_measured() {
         // The first fills the memory that the others use again.
         calls = CALLS.load(Relaxed) - before;
     }
-    std::fs::write(found, (calls as f64 / count as f64).to_string()).unwrap();
+    tell(&(calls as f64 / count as f64).to_string());
 }

@@ -169,19 +169,7 @@ impl Graph {
     /// For each channel of a node's value, the node and channel where it was made: looks through whatever passes
     /// channels on (concatenation, picking, slicing, activation, normalisation, pooling), up to what mixes them or makes others of them.
     pub fn origins(&self, id: NodeId) -> Vec<(NodeId, usize)> {
-        let node = self.node(id);
-        let Op::Pick { channels } = &node.op else { return (0..node.shape[0]).map(|channel| self.origin(id, channel)).collect() };
-        // Where the channels of each input end, among those of all.
-        let width = |end: &mut usize, input: &NodeId| {
-            *end += self.node(*input).shape[0];
-            Some(*end)
-        };
-        let ends: Vec<usize> = node.inputs.iter().scan(0, width).collect();
-        let origin = |&channel: &usize| {
-            let input = ends.partition_point(|&end| end <= channel);
-            self.origin(node.inputs[input], channel - input.checked_sub(1).map_or(0, |before| ends[before]))
-        };
-        channels.iter().map(origin).collect()
+        (0..self.node(id).shape[0]).map(|channel| self.origin(id, channel)).collect()
     }
 
     /// Where one channel of a node's value was made; see [`Graph::origins`].

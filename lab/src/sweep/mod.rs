@@ -88,7 +88,7 @@ pub struct Course {
 /// # Errors
 /// As [`fit`](crate::fit), and when the architecture does not add up.
 pub fn trained<D>(run: &Run<D>, desk: &Desk<'_>, device: &Device, train: &dyn Batches, test: &dyn Batches) -> Result<Outcome> {
-    Ok(course(run, desk, device, train, (test, None))?.outcome)
+    Ok(course(run, desk, device, (train, test), false)?.outcome)
 }
 
 /// As [`trained`], tested after every epoch: for learning curves.
@@ -96,16 +96,16 @@ pub fn trained<D>(run: &Run<D>, desk: &Desk<'_>, device: &Device, train: &dyn Ba
 /// # Errors
 /// As [`trained`].
 pub fn followed<D>(run: &Run<D>, desk: &Desk<'_>, device: &Device, train: &dyn Batches, test: &dyn Batches) -> Result<Course> {
-    course(run, desk, device, train, (test, Some(test)))
+    course(run, desk, device, (train, test), true)
 }
 
-/// Tested on the first of two at the end, and on the second after every epoch.
+/// Tested at the end, and if `followed`, after every epoch.
 fn course<D>(
     run: &Run<D>,
     desk: &Desk<'_>,
     device: &Device,
-    train: &dyn Batches,
-    (test, each): (&dyn Batches, Option<&dyn Batches>),
+    (train, test): (&dyn Batches, &dyn Batches),
+    followed: bool,
 ) -> Result<Course> {
     let graph = run.architecture.graph(Seed(run.seed))?;
     let nn_mass = if graph.cells.is_empty() { None } else { Some(nn_mass::of(&graph)?) };
@@ -116,7 +116,7 @@ fn course<D>(
     }
     let model = Model::new(graph, Seed(run.seed), device)?;
     let options = train::Options { checkpoint: desk.checkpoint(), memory: desk.memory() };
-    let history = fit_with(&model, train, each, &recipe, &options, |event| {
+    let history = fit_with(&model, train, followed.then_some(test), &recipe, &options, |event| {
         if let train::Event::Epoch { row, .. } = event {
             desk.epoch(row);
         }

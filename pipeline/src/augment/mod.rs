@@ -23,6 +23,7 @@ use crate::{Error, Result};
 
 pub use contrast::Contrast;
 pub use presets::{cifar_eval, cifar_train, colour_jitter, imagenet_eval, imagenet_ten_crop, imagenet_train, tiny_eval, tiny_train};
+pub(crate) use resize::resize;
 pub use rotate::Between;
 
 /// One step from picture to picture.

@@ -14,7 +14,7 @@ pub(super) fn shorter_side(image: &mut Image, shorter: usize, scratch: &mut Scra
 }
 
 /// Resizes to `[height, width]`.
-pub(super) fn resize(image: &mut Image, to: [usize; 2], scratch: &mut Scratch) {
+pub(crate) fn resize(image: &mut Image, to: [usize; 2], scratch: &mut Scratch) {
     if to != [image.height, image.width] {
         resize_window(image, Window::whole([image.height, image.width]), to, scratch);
     }

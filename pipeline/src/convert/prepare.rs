@@ -2,8 +2,6 @@
 //! and written anew.
 
 use datasets::{Image, Picture};
-use fast_image_resize::images::{Image as Target, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use zune_jpeg::JpegDecoder;
@@ -12,6 +10,7 @@ use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options:
 use super::check::{self, Check, decoded};
 use super::header::{Header, traits};
 use super::moments::Moments;
+use crate::augment::{self, Scratch};
 use crate::decode::Decoder;
 use crate::store::codec::Picture as Stored;
 use crate::store::meta::{Size, Traits};
@@ -169,13 +168,9 @@ fn turned(image: Image, orientation: u8) -> Image {
 }
 
 /// Reduced by the filter that training resizes with: bilinear, antialiased.
-fn reduced(image: Image, to: Option<[usize; 2]>) -> Image {
-    let Some([height, width]) = to else { return image };
-    let kind = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let source =
-        ImageRef::new(image.width as u32, image.height as u32, &image.pixels, kind).expect("a picture has as many bytes as it says");
-    let mut target = Target::new(width as u32, height as u32, kind);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut target, &options).expect("both have the same kind of pixels");
-    Image::new(height, width, image.channels, target.into_vec())
+fn reduced(mut image: Image, to: Option<[usize; 2]>) -> Image {
+    if let Some(to) = to {
+        augment::resize(&mut image, to, &mut Scratch::default());
+    }
+    image
 }

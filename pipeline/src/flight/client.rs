@@ -405,9 +405,8 @@ impl Line {
         let collect = async {
             let mut messages = self.send(path, message).await?;
             let mut found = Vec::new();
-            while let Some(length) = messages.next().await? {
-                let message = messages.take(length).await?;
-                found.push(M::decode(message).map_err(|error| Failure::protocol(error.to_string()))?);
+            while let Some(message) = messages.whole().await? {
+                found.push(message);
             }
             Ok(found)
         };

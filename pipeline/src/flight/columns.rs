@@ -346,11 +346,7 @@ impl Reading<'_> {
     async fn batch(&self, messages: &mut Messages, length: usize, layout: &Layout, place: Place) -> Result<Batch, Failure> {
         let Summary { shape, .. } = self.summary;
         let (rows, size) = (layout.rows, shape.iter().product::<usize>());
-        let width = match self.output {
-            Output::U8 => size_of::<u8>(),
-            Output::F32 => size_of::<f32>(),
-        };
-        let bytes = rows.checked_mul(size).and_then(|numbers| numbers.checked_mul(width));
+        let bytes = rows.checked_mul(size).and_then(|numbers| numbers.checked_mul(self.output.bytes()));
         let wanted = bytes.map(|bytes| Layout::new(rows, layout.pictures.then_some(bytes)));
         if wanted.as_ref() != Some(layout) || length != messages.rest() || length != layout.end() {
             return Err(Failure::protocol(format!("wanted {rows} pictures of {shape:?}, found a body of {length} bytes")));

@@ -211,10 +211,10 @@ impl Messages {
         Self { body, closing: Closing::Answer, chunks: VecDeque::new(), held: 0, rest: 0 }
     }
 
-    /// The next message, which is a short one; `None` after the last.
+    /// The next message; `None` after the last. Those of a client are short.
     pub(super) async fn whole<M: Message + Default>(&mut self) -> Result<Option<M>, Failure> {
         let Some(length) = self.next().await? else { return Ok(None) };
-        if length > LONGEST_REQUEST {
+        if self.closing == Closing::Request && length > LONGEST_REQUEST {
             return Err(Failure::protocol(format!("wanted a message of at most {LONGEST_REQUEST} bytes, found {length}")));
         }
         let message = self.take(length).await?;

@@ -4,7 +4,7 @@ use datasets::Normalize;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::loader::{Config, Output};
+use crate::loader::Config;
 use crate::{Error, Result};
 
 /// Bytes of the largest batch.
@@ -118,11 +118,7 @@ impl Ticket {
 
     /// Bytes of the pictures of a batch, of this shape each, if they can be sent.
     pub(super) fn size(&self, shape: &[usize]) -> Result<usize> {
-        let number = match self.loader.output {
-            Output::U8 => size_of::<u8>(),
-            Output::F32 => size_of::<f32>(),
-        };
-        let bytes = self.loader.batch * shape.iter().product::<usize>() * number;
+        let bytes = self.loader.batch * shape.iter().product::<usize>() * self.loader.output.bytes();
         if bytes > LARGEST_BATCH {
             return Err(Error::config("loader.batch", format!("batches of at most {LARGEST_BATCH} bytes"), format!("{bytes} bytes")));
         }

@@ -71,6 +71,16 @@ pub enum Output {
     F32,
 }
 
+impl Output {
+    /// Bytes of a number.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::U8 => size_of::<u8>(),
+            Self::F32 => size_of::<f32>(),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

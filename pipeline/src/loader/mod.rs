@@ -107,8 +107,7 @@ impl Loader {
             Constants::Contrast(contrast) => Lookup::Contrast(contrast),
             _ => Lookup::new(normalize.as_ref(), channels),
         };
-        let number = if config.output == Output::F32 { size_of::<f32>() } else { size_of::<u8>() };
-        let room = if config.batch * views * shape.iter().product::<usize>() * number < LARGE { 2 } else { 1 };
+        let room = if config.batch * views * shape.iter().product::<usize>() * config.output.bytes() < LARGE { 2 } else { 1 };
         // What all threads fill and hold ready, and a few that the reader has in hand.
         let kept = threads * room + 2;
         let inner = Inner {
