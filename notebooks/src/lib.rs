@@ -1,13 +1,12 @@
-//! Everything a notebook cell needs, in one dynamic library: `use topolab::*;`.
+//! Everything a notebook cell needs: `use topolab::*;`.
 //!
 //! evcxr links every cell as a library of its own. Were candle linked into each of them, each would count tensors by itself,
-//! and gradients would be looked up under the wrong numbers and come out wrong, in silence. Here is the one copy. So cells
-//! depend on this package and on no other that brings candle with it.
-
+//! and gradients would be looked up under the wrong ids and come out wrong, in silence. So notebook-runner links this crate, and all below
+//! it, into one dynamic library. Cells find that, and depend on no other package that brings candle.
 //!
 //! The names below are the prelude. Whatever is not among them is reached through its crate: `topolab::datasets::...`.
 
-pub use {candle, candle_nn, datasets, lab, pipeline, polars};
+pub use {candle, candle_nn, datasets, lab, pipeline, polars, tokio};
 
 pub use candle::{D, DType, Device, IndexOp, Module, Tensor, Var};
 

@@ -12,6 +12,7 @@ mod golden; // files that reference programs wrote, and real data where it is
 mod nets; // networks that several tests look at
 mod python; // Python, where there is one
 
+#[cfg(feature = "hub")]
 mod downloading; // data sets by name: interrupted, resumed, checked
 mod reading; // public files become samples, or an error that says what is wrong with them
 mod synthesising; // samples drawn from a seed

@@ -16,9 +16,6 @@ const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
 /// When one does not compile or fails.
 pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     let runner = workspace.runner()?;
-    // Two calls, since cargo unites the features of what it builds together, and candle and polars would be compiled
-    // again with those that rust-analyzer wants of the crates below them.
-    call(workspace.cargo(&["test", "--package=notebook-runner"]).args(filter))?;
     call(workspace.cargo(&["test"]).args(filter).env(RUNNER, runner))
 }
 
@@ -37,8 +34,8 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     };
     step("format", &|| cargo(&["fmt", "--all", "--check"]))?;
     step("tidy", &|| tidy::tidy(workspace))?;
-    step("lints", &|| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    step("documentation", &|| call(workspace.cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
+    step("lints", &|| cargo(&["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    step("documentation", &|| call(workspace.cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
     step("notebooks", &|| notebook::check(workspace, vec![]))?;
     step("build tests", &|| cargo(&["test", "--no-run"]))?;
     step("tests", &|| test(workspace, None))

@@ -16,29 +16,32 @@ use crate::workspace::{Workspace, call};
 /// # Errors
 /// When something does not compile, or the quickstart fails. That there is no Python, or no network to get JupyterLab
 /// from, is said and is no error.
-pub(crate) fn lab(workspace: &Workspace, no_open: bool) -> Result<()> {
+pub(crate) fn lab(workspace: &Workspace, no_open: bool, features: &[String]) -> Result<()> {
     let start = Instant::now();
-    say(start, "1 of 4: building what executes notebooks (the first time about 5 minutes on 2 cores, later seconds)");
-    let runner = workspace.runner()?;
-    say(
-        start,
-        "2 of 4: building what notebooks use: candle, polars, our crates (the first time about 13 minutes on 2 cores, later seconds)",
-    );
-    call(Command::new(&runner).arg("prepare"))?;
-
     let notebooks = workspace.root.join("notebooks");
+    // pip waits for the network most of the time, and the compiler does not.
+    let jupyter = std::thread::spawn({
+        let notebooks = notebooks.clone();
+        move || install_jupyter(&notebooks)
+    });
+    say(start, "1 of 4: compiling candle, polars, rust-analyzer and our crates (about MINUTES minutes the first time, seconds later)");
+    let runner = workspace.notebooks(features)?;
+    say(start, "2 of 4: linking what notebooks use");
+    call(with_features(Command::new(&runner).arg("prepare"), features))?;
+
     let quickstart = notebooks.join("quickstart.ipynb");
     if quickstart.is_file() {
         let executed = notebooks.join("quickstart.out.ipynb");
-        say(start, "3 of 4: executing notebooks/quickstart.ipynb (a few minutes)");
-        call(Command::new(&runner).arg("run").arg(&quickstart).arg("--output").arg(&executed))?;
+        say(start, "3 of 4: executing notebooks/quickstart.ipynb (about a minute)");
+        call(with_features(Command::new(&runner).arg("run").arg(&quickstart).arg("--output").arg(&executed), features))?;
         say(start, &format!("the executed notebook, with its figures: {}", executed.display()));
     } else {
         say(start, "3 of 4: there is no notebooks/quickstart.ipynb to execute");
     }
 
-    say(start, "4 of 4: JupyterLab, in notebooks/.jupyter (optional; the first time about 2 minutes)");
-    let jupyter = match install_jupyter(&notebooks, &runner) {
+    say(start, "4 of 4: JupyterLab, in notebooks/.jupyter (optional)");
+    let jupyter = jupyter.join().unwrap_or_else(|_| Err(anyhow!("its installation panicked")));
+    let jupyter = match jupyter.and_then(|jupyter| write_kernel(&notebooks, &runner, features).map(|()| jupyter)) {
         Ok(jupyter) => jupyter,
         Err(error) => {
             say(start, &format!("no JupyterLab: {error:#}"));
@@ -56,33 +59,51 @@ pub(crate) fn lab(workspace: &Workspace, no_open: bool) -> Result<()> {
     Err(anyhow!(error).context("start JupyterLab"))
 }
 
+/// Lets notebook-runner build with these features of the package `topolab`.
+pub(crate) fn with_features<'a>(runner: &'a mut Command, features: &[String]) -> &'a mut Command {
+    match features {
+        [] => runner,
+        features => runner.env(FEATURES, features.join(",")),
+    }
+}
+
+/// Where notebook-runner looks for them.
+const FEATURES: &str = "TOPOLAB_FEATURES";
+
 fn say(start: Instant, text: &str) {
     let seconds = start.elapsed().as_secs();
     println!("[{:>2}:{:02}] {text}", seconds / 60, seconds % 60);
 }
 
-/// A private Python environment with JupyterLab, in which notebooks find our kernel; the path of its `jupyter`.
-fn install_jupyter(notebooks: &Path, runner: &Path) -> Result<PathBuf> {
+/// A private Python environment with JupyterLab; the path of its `jupyter`.
+fn install_jupyter(notebooks: &Path) -> Result<PathBuf> {
     let environment = notebooks.join(".jupyter");
-    let python = environment.join("bin/python");
     let jupyter = environment.join("bin/jupyter");
     if !environment.join("bin/jupyter-lab").is_file() {
         let quietly = |command: &mut Command| call(command.stdout(Stdio::null()).stdin(Stdio::null()));
         quietly(Command::new("python3").arg("--version")).context("no Python on this machine")?;
         quietly(Command::new("python3").args(["-m", "venv"]).arg(&environment)).context("make a Python environment")?;
-        quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "jupyterlab"]))
-            .context("install JupyterLab")?;
+        let mut pip = Command::new(environment.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "jupyterlab"]);
+        quietly(&mut pip).context("install JupyterLab")?;
     }
-    // Called `rust`, as evcxr's own kernel is, so that a notebook opens with either.
+    Ok(jupyter)
+}
+
+/// Lets notebooks find our kernel in that environment: called `rust`, as evcxr's own is, so that a notebook opens with either.
+fn write_kernel(notebooks: &Path, runner: &Path, features: &[String]) -> Result<()> {
+    let environment = notebooks.join(".jupyter");
     let folder = environment.join("share/jupyter/kernels/rust");
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let kernel = json!({
-        "argv": [python, notebooks.join("runner/kernel.py"), runner, "-f", "{connection_file}"],
+    let mut kernel = json!({
+        "argv": [environment.join("bin/python"), notebooks.join("runner/kernel.py"), runner, "-f", "{connection_file}"],
         "display_name": "Rust",
         "language": "rust",
         "interrupt_mode": "signal",
     });
+    if !features.is_empty() {
+        kernel["env"] = json!({ FEATURES: features.join(",") });
+    }
     let path = folder.join("kernel.json");
-    fs::write(&path, format!("{kernel:#}\n")).with_context(|| format!("write {}", path.display()))?;
-    Ok(jupyter)
+    fs::write(&path, format!("{kernel:#}\n")).with_context(|| format!("write {}", path.display()))
 }

@@ -43,6 +43,9 @@ enum Command {
         /// Do not open JupyterLab, only say how to
         #[arg(long)]
         no_open: bool,
+        /// Features of the package `topolab` to build with: cuda, cudnn
+        #[arg(long, value_delimiter = ',')]
+        features: Vec<String>,
     },
     /// Run or check notebooks, without Jupyter
     #[command(subcommand)]
@@ -77,6 +80,9 @@ enum Notebook {
         /// Where to write the executed notebook [default: `NAME.out.ipynb` beside it]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Features of the package `topolab` to build with: cuda, cudnn
+        #[arg(long, value_delimiter = ',')]
+        features: Vec<String>,
     },
     /// Compile the cells of notebooks without running them
     Check {
@@ -98,8 +104,10 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<()> {
     let workspace = Workspace::find()?;
     match command {
-        Command::Lab { no_open } => lab::lab(&workspace, no_open),
-        Command::Notebook(Notebook::Run { notebook, set, output }) => notebook::run(&workspace, &notebook, &set, output.as_deref()),
+        Command::Lab { no_open, features } => lab::lab(&workspace, no_open, &features),
+        Command::Notebook(Notebook::Run { notebook, set, output, features }) => {
+            notebook::run(&workspace, &notebook, &set, output.as_deref(), &features)
+        }
         Command::Notebook(Notebook::Check { notebooks }) => notebook::check(&workspace, notebooks),
         Command::Test { filter } => checks::test(&workspace, filter.as_deref()),
         Command::Ci => checks::ci(&workspace),

@@ -7,14 +7,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::lab::with_features;
 use crate::workspace::{Workspace, call};
 
 /// Becomes `notebook-runner run`, so that its exit code and Ctrl-C are its own.
 ///
 /// # Errors
 /// When it does not compile or start; otherwise this never returns.
-pub(crate) fn run(workspace: &Workspace, notebook: &Path, set: &[String], output: Option<&Path>) -> Result<()> {
-    let mut runner = Command::new(workspace.runner()?);
+pub(crate) fn run(workspace: &Workspace, notebook: &Path, set: &[String], output: Option<&Path>, features: &[String]) -> Result<()> {
+    let mut runner = Command::new(workspace.notebooks(features)?);
+    with_features(&mut runner, features);
     runner.arg("run").arg(notebook).args(set.iter().map(|setting| format!("--set={setting}")));
     if let Some(output) = output {
         runner.arg("--output").arg(output);

@@ -43,7 +43,18 @@ impl Workspace {
     /// # Errors
     /// When it does not compile.
     pub(crate) fn runner(&self) -> Result<PathBuf> {
-        self.built(&["--package=notebook-runner"], "notebook-runner")
+        self.built(&["--bin=notebook-runner"], "notebook-runner")
+    }
+
+    /// Builds all that notebooks use in one call of cargo, which keeps all cores busy; the path of `notebook-runner`.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn notebooks(&self, features: &[String]) -> Result<PathBuf> {
+        let features: Vec<String> = features.iter().map(|feature| format!("--features=topolab/{feature}")).collect();
+        let mut what = vec!["--lib", "--bin=notebook-runner"];
+        what.extend(features.iter().map(String::as_str));
+        self.built(&what, "notebook-runner")
     }
 
     /// Builds the program `pipeline` where that is needed, and says where it is.
@@ -64,7 +75,7 @@ impl Workspace {
 
     fn built(&self, what: &[&str], name: &str) -> Result<PathBuf> {
         call(self.cargo(&["build"]).args(what))?;
-        let program = self.target.join(host()?).join("debug").join(name);
+        let program = self.target.join("debug").join(name);
         ensure!(program.is_file(), "{}: not there after it was built", program.display());
         Ok(program)
     }
@@ -97,14 +108,6 @@ fn cargo(root: &Path) -> Command {
     // Flags from outside would compile candle and polars once more, and then once more for notebooks.
     cargo.current_dir(root).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo
-}
-
-/// The host's triple: with `target = "host-tuple"`, cargo puts things below it.
-fn host() -> Result<String> {
-    let output = Command::new("rustc").arg("-vV").output().context("start rustc")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
-    Ok(host.to_owned())
 }
 
 /// Runs a command to its end; it talks to the terminal itself.

@@ -5,6 +5,7 @@
 
 mod csv;
 mod datum;
+mod group;
 mod latex;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -14,7 +15,7 @@ mod rows;
 
 use std::path::Path;
 
-use polars::prelude::{self as pl, DataFrame, IntoLazy};
+use polars::prelude::{self as pl, DataFrame};
 
 use crate::stats::{self, Fit};
 use crate::{Error, Result};
@@ -94,15 +95,19 @@ impl Table {
     /// # Errors
     /// When there is no such column, or it holds texts.
     pub fn column_f64(&self, name: &str) -> Result<Vec<f64>> {
-        let column = self.column(name)?;
+        Ok(self.column_numbers(name)?.into_iter().map(|number| number.unwrap_or(f64::NAN)).collect())
+    }
+
+    /// A column as numbers, 0 and 1 for `false` and `true`.
+    fn column_numbers(&self, name: &str) -> Result<Vec<Option<f64>>> {
         let number = |datum: Datum| match datum {
-            Datum::Missing => Ok(f64::NAN),
-            Datum::Bool(truth) => Ok(f64::from(u8::from(truth))),
-            Datum::Int(count) => Ok(count as f64),
-            Datum::Float(number) => Ok(number),
+            Datum::Missing => Ok(None),
+            Datum::Bool(truth) => Ok(Some(f64::from(u8::from(truth)))),
+            Datum::Int(count) => Ok(Some(count as f64)),
+            Datum::Float(number) => Ok(Some(number)),
             Datum::Text(text) => Err(Error::mismatch(format!("column `{name}`"), "numbers", format!("the text \"{text}\""))),
         };
-        datum::read(column).map(number).collect()
+        datum::read(self.column(name)?).map(number).collect()
     }
 
     /// A column as texts: numbers as they are shown, a missing cell as an empty text.
@@ -198,24 +203,37 @@ impl Table {
     /// # Errors
     /// When there is no such column, or one of `values` holds texts.
     pub fn mean(&self, values: &[&str], by: &[&str]) -> Result<Self> {
-        self.grouped(values, by, |name| vec![number(name).mean().alias(name), number(name).std(1).alias(format!("{name}_std"))])
+        self.grouped(values, by, |name, cells| vec![(name.to_owned(), mean(cells)), (format!("{name}_std"), std(cells))])
     }
 
-    /// One row a group: `by`, what `measures` says of each of `values`, and `n`.
-    fn grouped(&self, values: &[&str], by: &[&str], measures: impl Fn(&str) -> Vec<pl::Expr>) -> Result<Self> {
-        self.need(values)?;
+    /// One row a group: `by`, the named measures of each of `values`, whose cells that are not missing they are given, and `n`.
+    fn grouped(&self, values: &[&str], by: &[&str], measures: impl Fn(&str, &[f64]) -> Vec<(String, Option<f64>)>) -> Result<Self> {
         self.need(by)?;
-        for value in values {
-            self.column_f64(value)?;
+        let columns = values.iter().map(|name| self.column_numbers(name)).collect::<Result<Vec<_>>>()?;
+        let groups = group::groups(self, by)?;
+        let mut measured: Vec<(String, Vec<Option<f64>>)> = vec![];
+        for (name, column) in values.iter().zip(&columns) {
+            let mut of_value: Vec<(String, Vec<Option<f64>>)> = vec![];
+            for rows in &groups {
+                let cells: Vec<f64> = rows.iter().filter_map(|&row| column[row]).collect();
+                for (k, (name, measure)) in measures(name, &cells).into_iter().enumerate() {
+                    if k == of_value.len() {
+                        of_value.push((name, vec![]));
+                    }
+                    of_value[k].1.push(measure);
+                }
+            }
+            measured.extend(of_value);
         }
-        let mut measures: Vec<pl::Expr> = values.iter().flat_map(|name| measures(name)).collect();
-        measures.push(pl::len().cast(pl::DataType::Int64).alias("n"));
-        let by: Vec<pl::Expr> = by.iter().map(|name| pl::col(*name)).collect();
-        let groups = match by.is_empty() {
-            true => self.frame.clone().lazy().select(measures).collect(),
-            false => self.frame.clone().lazy().group_by_stable(by).agg(measures).collect(),
-        };
-        groups.map(Self::from).map_err(|source| Error::mismatch("mean", "columns of different names", source))
+        let count = Column::Int(groups.iter().map(|rows| Some(rows.len() as i64)).collect());
+        let measured = measured.into_iter().map(|(name, cells)| Column::Float(cells).into_polars(&name));
+        let measured: Vec<pl::Column> = measured.chain([count.into_polars("n")]).collect();
+        let keys = self
+            .frame
+            .select(by.iter().copied())
+            .and_then(|keys| group::take(&keys, groups.iter().filter_map(|rows| rows.first().copied())));
+        let rows = keys.and_then(|keys| DataFrame::new(groups.len(), keys.into_columns().into_iter().chain(measured).collect()));
+        rows.map(Self::from).map_err(|source| Error::mismatch("mean", "columns of different names", source))
     }
 
     /// As [`mean`](Self::mean), with `x_low` and `x_high` after `x_std`: where the mean lies with a confidence of 95 %, as far as the rows of
@@ -224,21 +242,17 @@ impl Table {
     /// # Errors
     /// As `mean`.
     pub fn summary(&self, values: &[&str], by: &[&str]) -> Result<Self> {
-        let names = |name: &str| [format!("{name}_std"), format!("{name}_low"), format!("{name}_high")];
-        let mut groups = self.grouped(values, by, |name| {
-            let [std, low, high] = names(name);
-            // Numbers that there are, until the ends take their places.
-            let count = || number(name).count().cast(pl::DataType::Float64);
-            vec![number(name).mean().alias(name), number(name).std(1).alias(std), count().alias(low), count().alias(high)]
-        })?;
-        for value in values {
-            let [std, low, high] = names(value);
-            let interval = |row: &Row, n: f64| stats::around(row.number(value), row.number(&std), n as usize);
+        self.grouped(values, by, |name, cells| {
+            let (mean, std) = (mean(cells), std(cells));
+            let interval = stats::around(mean.unwrap_or(f64::NAN), std.unwrap_or(f64::NAN), cells.len());
             let known = |end: f64| Some(end).filter(|end| !end.is_nan());
-            groups = groups.with_column(&low, |row| known(interval(row, row.number(&low)).low))?;
-            groups = groups.with_column(&high, |row| known(interval(row, row.number(&high)).high))?;
-        }
-        Ok(groups)
+            vec![
+                (name.to_owned(), mean),
+                (format!("{name}_std"), std),
+                (format!("{name}_low"), known(interval.low)),
+                (format!("{name}_high"), known(interval.high)),
+            ]
+        })
     }
 
     /// The same table with other names for some columns: `(old, new)`.
@@ -260,17 +274,18 @@ impl Table {
     /// # Errors
     /// When one of `on` is missing in either table, or has another type there.
     pub fn join(&self, other: &Self, on: &[&str]) -> Result<Self> {
-        self.need(on)?;
-        other.need(on)?;
-        // polars joins in any order, so the rows carry their numbers through it.
-        let numbered = |table: &Self, number: &str| table.frame.clone().lazy().with_row_index(number, None);
-        let (left, right) = ("#left", "#right");
-        let keys: Vec<pl::Expr> = on.iter().map(|name| pl::col(*name)).collect();
-        let how = pl::JoinArgs::new(pl::JoinType::Inner);
-        let joined = numbered(self, left).join(numbered(other, right), &keys, &keys, how).collect();
-        let joined =
-            joined.and_then(|rows| rows.sort([left, right], pl::SortMultipleOptions::new())).map(|rows| rows.drop_many([left, right]));
-        joined.map(Self::from).map_err(|source| Error::mismatch("join", "the same type in both tables", source))
+        let pairs = group::partners(self, other, on)?;
+        let right = other.frame.drop_many(on.iter().copied());
+        let joined = group::take(&self.frame, pairs.iter().map(|pair| pair.0)).and_then(|left| {
+            let right = group::take(&right, pairs.iter().map(|pair| pair.1))?.into_columns().into_iter().map(|mut column| {
+                if left.column(column.name()).is_ok() {
+                    column.rename(format!("{}_right", column.name()).into());
+                }
+                column
+            });
+            DataFrame::new(pairs.len(), left.columns().iter().cloned().chain(right).collect())
+        });
+        joined.map(Self::from).map_err(|source| Error::mismatch("join", "columns of different names", source))
     }
 
     /// The straight line of `y` against `x`, over the rows that have both.
@@ -407,9 +422,14 @@ impl Table {
     }
 }
 
-/// A column as numbers.
-fn number(name: &str) -> pl::Expr {
-    pl::col(name).cast(pl::DataType::Float64)
+/// Of those that are there; `None` where none is.
+fn mean(cells: &[f64]) -> Option<f64> {
+    (!cells.is_empty()).then(|| stats::mean(cells))
+}
+
+/// The deviation of samples; `None` for fewer than two.
+fn std(cells: &[f64]) -> Option<f64> {
+    (cells.len() > 1).then(|| stats::std_dev(cells))
 }
 
 impl std::fmt::Display for Table {

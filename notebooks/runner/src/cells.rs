@@ -1,18 +1,20 @@
-//! The process in which the cells run: what it prints is put in order here, and how each cell ended is reported.
+//! What the process of the cells prints is put in order here, and how each cell ended is reported.
 //!
 //! evcxr reads this process's standard output, takes its own marker lines out, and drops two facts that a caller wants:
 //! whether a cell panicked, and whether a `?` ended it early. So the output is read here first. Marker lines go on
 //! to evcxr; the other lines join standard error, in the order in which they were printed, and each cell's last is
 //! followed by a line that says how it ended.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+#![cfg_attr(not(test), allow(dead_code, reason = "the runner and the program that runs cells each use a part"))]
+
+use std::io::{self, BufRead, Write};
 
 /// Begins every line that this process adds to its standard error.
 pub(crate) const MARK: char = '\u{1}';
 /// After [`MARK`]: a line of standard output.
 pub(crate) const STDOUT: &str = "out ";
+/// After [`MARK`]: a cell was compiled, and begins to run.
+pub(crate) const BEGIN: &str = "begin";
 /// After [`MARK`]: the end of a cell, then one of [`Ending`]'s names.
 pub(crate) const END: &str = "end ";
 
@@ -46,37 +48,6 @@ impl Ending {
     }
 }
 
-/// In the process that evcxr starts for the cells: runs them, and never returns. Elsewhere: does nothing.
-pub(crate) fn enter_if_runtime() {
-    if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
-        relay_stdout().expect("a pipe for the cells' output");
-        std::panic::set_hook(Box::new(report_panic));
-    }
-    evcxr::runtime_hook();
-}
-
-/// The message alone: the backtrace that evcxr asks for shows its generated code and little else.
-fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("a panic without a message");
-    let mut stderr = io::stderr();
-    let _ = match info.location() {
-        // Positions in the cell's own crate are positions in generated code.
-        Some(at) if !at.file().ends_with("src/lib.rs") => writeln!(stderr, "panicked at {at}: {message}"),
-        _ => writeln!(stderr, "panicked: {message}"),
-    };
-}
-
-fn relay_stdout() -> io::Result<()> {
-    let (reader, writer) = io::pipe()?;
-    let to_evcxr = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    rustix::stdio::dup2_stdout(&writer)?;
-    std::thread::spawn(move || {
-        // When evcxr or the terminal is gone, so is the reason to relay.
-        let _ = relay(BufReader::new(reader), to_evcxr, io::stderr());
-    });
-    Ok(())
-}
-
 /// What evcxr prints for itself.
 const MARKERS: [&str; 5] = [
     "EVCXR_BEGIN_CONTENT ",
@@ -86,7 +57,11 @@ const MARKERS: [&str; 5] = [
     "EVCXR_VARIABLE_CHANGED_TYPE:",
 ];
 
-fn relay(mut from: impl BufRead, mut to_evcxr: impl Write, mut to_stderr: impl Write) -> io::Result<()> {
+/// Parts what cells print from what evcxr waits for, until the input ends.
+///
+/// # Errors
+/// When one side cannot be read or written.
+pub(crate) fn relay(mut from: impl BufRead, mut to_evcxr: impl Write, mut to_stderr: impl Write) -> io::Result<()> {
     let mut ending = Ending::Done;
     let mut repeated = false; // evcxr runs a cell again after a variable changed its type
     let mut content = false;

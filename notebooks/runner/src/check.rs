@@ -5,15 +5,16 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use ra_ap_syntax::ast::{self, AstNode, HasModuleItem};
 use ra_ap_syntax::{Edition, SourceFile};
 use serde_json::Value;
 
-use crate::folder::{self, Places};
+use crate::library::Library;
 use crate::notebook::Notebook;
+use crate::places::{Places, write};
 use crate::{parameters, say};
 
 /// Where a line of the generated crate comes from.
@@ -41,16 +42,24 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<ExitCode> {
         source.notebook(n, &cells);
     }
     let places = Places::find()?;
-    let folder = places.target.join("evcxr/check");
-    folder::write_crate(&places, &folder, "lib", &source.text)?;
-    let output = folder::build(&places, &folder).arg("--message-format=json").stderr(Stdio::inherit()).output().context("start cargo")?;
+    let library = Library::make(&places)?;
+    let folder = places.sessions().join("check");
+    write(&folder.join("src/lib.rs"), &source.text)?;
+    let mut rustc = places.rustc();
+    rustc.current_dir(&folder).args([
+        "--edition=2024",
+        "--crate-type=lib",
+        "--emit=metadata",
+        "--error-format=json",
+        "--json=diagnostic-rendered-ansi",
+    ]);
+    let output = rustc.args(library.flags()).args(["--out-dir", ".", "src/lib.rs"]).output().context("start rustc")?;
     let mut errors = 0;
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
         let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
-        let message = &message["message"];
         if message["level"] == "error" && message["spans"].as_array().is_some_and(|spans| !spans.is_empty()) {
             errors += 1;
-            say!("{}{}", source.place(paths, message), message["rendered"].as_str().unwrap_or_default());
+            say!("{}{}", source.place(paths, &message), message["rendered"].as_str().unwrap_or_default());
         }
     }
     if errors == 0 && output.status.success() {

@@ -2,16 +2,20 @@
 //!
 //! `run` reads a notebook and writes it again with its outputs; `check` compiles the cells of many notebooks and runs none;
 //! `serve` is the engine behind both `run` and the Jupyter kernel (`kernel.py`): one request a line in, events out, as JSON.
-//! Cells link one dynamic library, `topolab`; [`folder`] sees to it that its dependencies are compiled once and for all.
+//! Cells link one dynamic library, `topolab`, made by [`library`]; [`view`] tells rust-analyzer what is in it.
 
 mod cells;
 mod check;
 mod folder;
+mod library;
 mod notebook;
 mod parameters;
+mod places;
+mod processes;
 mod run;
 mod serve;
 mod session;
+mod view;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,9 +48,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // evcxr starts this program again for the process that runs the cells; from there this call does not return.
-    cells::enter_if_runtime();
-    match dispatch(Args::parse().command) {
+    let done = match view::is_stand_in() {
+        true => view::answer(),
+        false => dispatch(Args::parse().command),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             say!("error: {error:#}");
@@ -59,7 +65,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check { notebooks } => check::check(&notebooks),
-        Command::Prepare => folder::prepare().map(|_| ExitCode::SUCCESS),
+        Command::Prepare => library::Library::make(&places::Places::find()?).map(|_| ExitCode::SUCCESS),
         Command::Serve => serve::serve(),
     }
 }

@@ -143,7 +143,12 @@ impl Engine {
         let ready = Arc::new(AtomicBool::new(false));
         watch_signals(&child, &requests, &interrupted, &ready)?;
         let mut engine = Self { child, requests, events, interrupted };
-        engine.until(|event| matches!(event, Event::Ready), |_| {}).map_err(|error| match engine.interrupted() {
+        let tell = |event: &Event| {
+            if let Event::Stream { text, .. } = event {
+                say!("{}", text.trim_end());
+            }
+        };
+        engine.until(|event| matches!(event, Event::Ready), tell).map_err(|error| match engine.interrupted() {
             true => error.context("interrupted"),
             false => error,
         })?;

@@ -10,8 +10,11 @@ use std::sync::{Arc, mpsc};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::folder::{Folder, Places};
+use crate::folder::Folder;
+use crate::library::Library;
+use crate::places::Places;
 use crate::session::{Event, Session};
+use crate::view;
 
 /// What a front end may ask.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,28 +32,58 @@ pub(crate) enum Request {
 
 /// evcxr looks for its compile folder in this variable.
 const FOLDER: &str = "EVCXR_TMPDIR";
-/// Says that the folder is one of ours, and made.
-const MADE: &str = "TOPOLAB_FOLDER_MADE";
+/// Says which program runs the cells, and by that that all is made.
+const RUNTIME: &str = "TOPOLAB_CELLS";
+
+/// What a session finds made when it starts.
+pub(crate) struct Made {
+    /// The folder in which evcxr compiles.
+    pub(crate) folder: PathBuf,
+    /// The program that runs cells.
+    pub(crate) runtime: PathBuf,
+    /// Where cargo keeps its registry.
+    pub(crate) cargo_home: PathBuf,
+}
+
+impl Made {
+    /// Builds what cells link, and becomes this program again with variables that say where it is: setting them here would be unsafe.
+    fn make() -> anyhow::Error {
+        let again = || -> Result<Command> {
+            let places = Places::find()?;
+            let library = Library::make(&places)?;
+            let folder = Folder::make(&places)?;
+            let mut again = Command::new(env::current_exe().context("find this program's own path")?);
+            again.arg("serve").envs(view::stand_in(&places, &folder, &library.view())?);
+            again.env(FOLDER, folder).env(RUNTIME, library.runtime()).env("EVCXR_CONFIG_DIR", places.root.join("notebooks"));
+            // cargo prefers these to the flags that evcxr gives it.
+            again.env("CARGO_ENCODED_RUSTFLAGS", library.flags().join("\u{1f}"));
+            library.keep_over_exec()?;
+            Ok(again)
+        };
+        match again() {
+            Ok(mut again) => anyhow::Error::from(again.exec()).context("start the engine"),
+            Err(error) => error,
+        }
+    }
+
+    fn find() -> Option<Self> {
+        let path = |name| env::var_os(name).map(PathBuf::from);
+        Some(Self { folder: path(FOLDER)?, runtime: path(RUNTIME)?, cargo_home: path(view::CARGO_HOME)? })
+    }
+}
 
 /// Serves requests until the input ends.
 ///
 /// # Errors
-/// When the packages that cells use do not compile or load.
+/// When the library that cells link does not compile, or evcxr does not start.
 pub(crate) fn serve() -> Result<ExitCode> {
-    if env::var_os(MADE).is_none() {
-        // Variables are set for the program that this process becomes, since setting them here would be unsafe.
-        let path = Folder::make()?;
-        let mut again = Command::new(env::current_exe().context("find this program's own path")?);
-        again.arg("serve").env(FOLDER, path).env(MADE, "1").env("EVCXR_CONFIG_DIR", Places::find()?.root.join("notebooks"));
-        return Err(again.exec()).context("start the engine");
-    }
-    let path = PathBuf::from(env::var_os(FOLDER).context("no folder to compile in")?);
+    let Some(made) = Made::find() else { return Err(Made::make()) };
     let emit = Arc::new(|event: &Event| {
         let line = serde_json::to_string(event).expect("events are plain data");
         // Without a reader there is nobody to tell; the input ends then, and so does this process.
         let _ = writeln!(io::stdout().lock(), "{line}");
     });
-    let mut session = Session::start(path, emit.clone())?;
+    let mut session = Session::start(&made, emit.clone())?;
     emit(&Event::Ready);
 
     let (sender, requests) = mpsc::channel();

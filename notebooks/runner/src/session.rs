@@ -1,18 +1,20 @@
 //! One evcxr session: cells go in one after the other; text, results and errors come out as [`Event`]s.
 
-use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use evcxr::{CommandContext, CompilationError};
+use evcxr::{CommandContext, CompilationError, EvalContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cells::{END, Ending, MARK, STDOUT};
-use crate::folder::{self, Folder, Places};
+use crate::cells::{BEGIN, END, Ending, MARK, STDOUT};
+use crate::folder::{self, Folder};
+use crate::places::Places;
+use crate::processes;
+use crate::serve::Made;
 
 /// What a session has to tell.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,23 +56,43 @@ pub(crate) struct Session {
     quiet: Box<dyn Fn() -> bool>,
     interrupt: Interrupt,
     folder: Folder,
+    has_tokio: bool,
 }
 
-/// Stops the cell that runs, from another thread.
+/// Stops what a cell does, from another thread.
 #[derive(Clone)]
 pub(crate) struct Interrupt {
     cells: Arc<Mutex<Child>>,
-    running: Arc<AtomicBool>,
+    /// A cell was sent and is not done.
+    busy: Arc<AtomicBool>,
+    /// It has been compiled, and runs.
+    runs: Arc<AtomicBool>,
     asked: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// Ends the process of the cells, and with it their variables; does nothing between cells.
+    /// Stops the compilation of a cell, which leaves all variables as they are, or ends the process of a cell that runs, and its
+    /// variables with it. Does nothing between cells.
     pub(crate) fn stop(&self) {
-        if self.running.load(Ordering::SeqCst) {
-            self.asked.store(true, Ordering::SeqCst);
-            self.end();
+        if !self.busy.load(Ordering::SeqCst) {
+            return;
         }
+        self.asked.store(true, Ordering::SeqCst);
+        if self.runs.load(Ordering::SeqCst) {
+            return self.end();
+        }
+        // evcxr compiles up to six times, with other guesses, and checks; each has to be stopped.
+        let this = self.clone();
+        std::thread::spawn(move || {
+            while this.busy.load(Ordering::SeqCst) && !this.runs.load(Ordering::SeqCst) {
+                let cells = this.cells.lock().unwrap_or_else(PoisonError::into_inner).id();
+                processes::kill_descendants(cells);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if this.runs.load(Ordering::SeqCst) {
+                this.end();
+            }
+        });
     }
 
     /// Ends the process of the cells.
@@ -81,14 +103,16 @@ impl Interrupt {
 }
 
 impl Session {
-    /// Starts evcxr in `folder` and loads what `notebooks/evcxr.toml` names.
+    /// Starts evcxr in a folder that was made for it, and lets cells find the library.
     ///
     /// # Errors
-    /// When evcxr does not start, or the packages do not load.
-    pub(crate) fn start(folder: PathBuf, emit: Emit) -> Result<Self> {
-        let folder = Folder::take(folder)?;
+    /// When evcxr does not start, or a first cell does not run.
+    pub(crate) fn start(made: &Made, emit: Emit) -> Result<Self> {
+        let folder = Folder::take(made.folder.clone())?;
         let places = Places::find()?;
-        let (context, outputs) = CommandContext::new().map_err(|error| anyhow::anyhow!("start evcxr: {error}"))?;
+        let started = EvalContext::with_subprocess_command(Command::new(&made.runtime));
+        let (context, outputs) = started.map_err(|error| anyhow::anyhow!("start evcxr: {error}"))?;
+        let context = CommandContext::with_eval_context(context);
         let (sender, endings) = mpsc::channel();
         let lines = outputs.stderr.clone();
         let told = Arc::clone(&emit);
@@ -97,37 +121,57 @@ impl Session {
             let (lines, reading) = (lines.clone(), Arc::clone(&reading));
             Box::new(move || lines.is_empty() && !reading.load(Ordering::SeqCst))
         };
+        let interrupt = Interrupt { cells: context.process_handle(), busy: Arc::default(), runs: Arc::default(), asked: Arc::default() };
+        let runs = Arc::clone(&interrupt.runs);
         std::thread::spawn(move || {
             let mut last = String::new();
             while let Ok(line) = lines.recv() {
                 reading.store(true, Ordering::SeqCst);
-                tell(&line, &mut last, &told, &sender);
+                match tell(&line, &mut last, &told) {
+                    Some(Mark::Begin) => runs.store(true, Ordering::SeqCst),
+                    Some(Mark::End(ending)) => {
+                        runs.store(false, Ordering::SeqCst);
+                        // The session may have ended.
+                        let _ = sender.send((ending, std::mem::take(&mut last)));
+                    }
+                    None => {}
+                }
                 reading.store(false, Ordering::SeqCst);
             }
         });
-        let interrupt = Interrupt { cells: context.process_handle(), running: Arc::default(), asked: Arc::default() };
-        let mut session = Self { context, emit, endings, quiet, interrupt, folder };
-        session.load(&places)?;
+        let mut session = Self { context, emit, endings, quiet, interrupt, folder, has_tokio: false };
+        session.load(&places, made)?;
         Ok(session)
     }
 
-    fn load(&mut self, places: &Places) -> Result<()> {
+    fn load(&mut self, places: &Places, made: &Made) -> Result<()> {
         // evcxr's own first cell had no dependencies, so cargo emptied the lock file.
         folder::lend_settings(places, &self.folder.path)?;
-        // Another linker is another flag, and another flag compiles candle again. Errors of ours tell their causes by `Debug` alone.
-        let mut code = String::from(":linker system\n:efmt {:?}\n");
-        for (name, value) in folder::dependencies(&places.root)? {
-            code += &format!(":dep {name} = {value}\n");
-        }
-        self.quietly(&code).context("load the packages that notebooks use")?;
+        // The linker that the library was linked with. Errors of ours tell their causes by `Debug` alone. rust-analyzer alone is to take
+        // this program for cargo.
+        self.quietly(&format!(":linker system\n:efmt {{:?}}\n:build_env CARGO_HOME={}", made.cargo_home.display()))
+            .context("prepare evcxr")?;
         // evcxr asks rust-analyzer for the type of every new variable, and the first question takes seconds. It also learns from
         // the first `?` that cells want one, and forgets over it that the cell ends with a value to be shown.
         let loaded = format!("{MARK}{END}{}", Ending::Loaded.name());
-        self.quietly(&format!("let warm_up = \"1\".parse::<i32>()?; let _ = warm_up; eprintln!({loaded:?});"))
-            .context("run a first cell")?;
+        self.quietly(&format!(
+            "let warm_up = \"1\".parse::<i32>()?; let _ = warm_up; let _ = topolab::Device::Cpu; eprintln!({loaded:?});"
+        ))
+        .context("run a first cell")?;
         // How many cells evcxr has run by now is its own affair, and on a busy machine their endings come late.
         while self.ending().context("the first cell did not say that it ran")?.0 != Ending::Loaded {}
         self.ending().context("the first cell did not end")?;
+        Ok(())
+    }
+
+    /// Gives a cell that awaits something the library's tokio, before evcxr takes a second one, whose reactor would know nothing of our
+    /// streams. Not at the start, since rust-analyzer reads all sources again after every `:dep`.
+    fn lend_tokio(&mut self, code: &str) -> Result<(), evcxr::Error> {
+        if !self.has_tokio && code.contains(".await") {
+            let path = self.folder.path.join("tokio").display().to_string();
+            self.context.execute(&format!(":dep tokio = {{ path = {path:?} }}"))?;
+            self.has_tokio = true;
+        }
         Ok(())
     }
 
@@ -150,9 +194,9 @@ impl Session {
     /// Runs a cell to its end; events tell the rest, `Done` last.
     pub(crate) fn execute(&mut self, code: &str) {
         self.interrupt.asked.store(false, Ordering::SeqCst);
-        self.interrupt.running.store(true, Ordering::SeqCst);
-        let result = self.context.execute(code);
-        self.interrupt.running.store(false, Ordering::SeqCst);
+        self.interrupt.busy.store(true, Ordering::SeqCst);
+        let result = self.lend_tokio(code).and_then(|()| self.context.execute(code));
+        self.interrupt.busy.store(false, Ordering::SeqCst);
         match result {
             Ok(outputs) => {
                 // A cell of definitions alone runs nothing.
@@ -169,12 +213,17 @@ impl Session {
             }
             Err(error) => {
                 self.wait();
+                self.interrupt.runs.store(false, Ordering::SeqCst);
+                let asked = self.interrupt.asked.load(Ordering::SeqCst);
                 let (name, message, traceback) = match &error {
-                    evcxr::Error::SubprocessTerminated(_) if self.interrupt.asked.load(Ordering::SeqCst) => (
+                    evcxr::Error::SubprocessTerminated(_) if asked => (
                         "interrupt",
                         "the cell was interrupted; its variables are gone, and those of the cells before it".to_owned(),
                         vec![],
                     ),
+                    _ if asked => {
+                        ("interrupt", "the cell was interrupted while it was compiled; all variables are as before".to_owned(), vec![])
+                    }
                     evcxr::Error::SubprocessTerminated(_) => ("crash", format!("{error}; all variables are gone"), vec![]),
                     evcxr::Error::CompilationErrors(all) => {
                         // cargo repeats the warnings of the packages that it did not need to compile.
@@ -228,8 +277,15 @@ impl Session {
     }
 }
 
-/// Tells one line from the process of the cells.
-fn tell(line: &str, last: &mut String, emit: &Emit, endings: &mpsc::Sender<(Ending, String)>) {
+/// What the process of the cells says of a cell.
+#[derive(Debug, PartialEq, Eq)]
+enum Mark {
+    Begin,
+    End(Ending),
+}
+
+/// Tells one line from the process of the cells; `last` becomes the last line of standard error, with its causes.
+fn tell(line: &str, last: &mut String, emit: &Emit) -> Option<Mark> {
     let stream = |name: &str, text: &str| emit(&Event::Stream { name: name.to_owned(), text: format!("{text}\n") });
     let (error, marked) = match line.split_once(MARK) {
         Some((error, marked)) => (error, Some(marked)),
@@ -244,12 +300,13 @@ fn tell(line: &str, last: &mut String, emit: &Emit, endings: &mpsc::Sender<(Endi
             line => line.clone_into(last),
         }
     }
-    if let Some(text) = marked.and_then(|marked| marked.strip_prefix(STDOUT)) {
+    let marked = marked?;
+    if let Some(text) = marked.strip_prefix(STDOUT) {
         stream("stdout", text);
     }
-    if let Some(ending) = marked.and_then(|marked| marked.strip_prefix(END)).and_then(Ending::from_name) {
-        // The session may have ended.
-        let _ = endings.send((ending, std::mem::take(last)));
+    match marked.strip_prefix(END) {
+        Some(name) => Ending::from_name(name).map(Mark::End),
+        None => (marked == BEGIN).then_some(Mark::Begin),
     }
 }
 
@@ -279,12 +336,10 @@ mod tests {
     /// What a cell's error is called that printed these lines.
     #[track_caller]
     fn check(lines: &[&str], message: &str) {
-        let (sender, endings) = mpsc::channel();
         let (mut last, emit): (_, Emit) = (String::new(), Arc::new(|_: &Event| {}));
-        lines.iter().for_each(|line| tell(line, &mut last, &emit, &sender));
-        tell(&format!("{MARK}{END}error"), &mut last, &emit, &sender);
-        assert_eq!(endings.try_recv().unwrap(), (Ending::Error, message.to_owned()));
-        assert_eq!(last, "");
+        lines.iter().for_each(|line| assert_eq!(tell(line, &mut last, &emit), None));
+        assert_eq!(tell(&format!("{MARK}{END}error"), &mut last, &emit), Some(Mark::End(Ending::Error)));
+        assert_eq!(last, message);
     }
 
     #[test]
