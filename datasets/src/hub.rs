@@ -1,14 +1,14 @@
 //! Public data sets by name, downloaded when they are not here yet.
 //!
 //! MNIST, Fashion-MNIST and CIFAR-10 come from the Hugging Face hub through candle-datasets, which keeps them in the hub's own
-//! cache (its variables `HF_HOME` and `HF_ENDPOINT` apply); TinyImageNet is one file from Stanford.
+//! cache (its variables `HF_HOME` and `HF_ENDPOINT` apply). [`download`](crate::download) has them, and others, without it.
 
 use std::path::Path;
 
 use candle::{DType, Tensor};
 use candle_datasets::vision;
 
-use crate::{Error, Memory, Result, TinyImagenet, cifar, download, idx, memory::Part};
+use crate::{Error, Memory, Result, cifar, idx, memory::Part};
 
 /// MNIST: 60,000 and 10,000 grey pictures of 28×28.
 ///
@@ -35,18 +35,6 @@ pub fn fashion_mnist() -> Result<Memory> {
 pub fn cifar10() -> Result<Memory> {
     let classes = cifar::CLASSES_10.split_whitespace().map(str::to_owned).collect();
     from_candle("cifar10", classes, &load("cifar10", vision::cifar::load)?, Axes::Swapped)
-}
-
-/// TinyImageNet, read from its zip in `folder`; `progress` is told the bytes that are there and the bytes there will be.
-///
-/// # Errors
-/// As [`download::fetch`] and [`TinyImagenet::open`].
-pub fn tiny_imagenet(folder: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<TinyImagenet> {
-    // Stanford publishes no digest; this one is what many independent downloads have had since 2016.
-    let (size, sha256) = (248_100_043, "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821");
-    let path = folder.as_ref().join("tiny-imagenet-200.zip");
-    download::fetch("http://cs231n.stanford.edu/tiny-imagenet-200.zip", &path, size, sha256, progress)?;
-    TinyImagenet::open(path)
 }
 
 /// How a loader of candle's lays out a picture behind its channel axis.

@@ -16,7 +16,7 @@
 //! channels last (HWC); a batch is `u8` or `f32`, channels first (NCHW). Every random draw names its [`Seed`].
 //!
 //! [`open`](fn@open) finds out what a path holds. The readers, a file each: [`Idx`] (MNIST and its relatives), [`Cifar`], [`TinyImagenet`],
-//! [`Folder`] (class folders, ImageNet). [`synthetic`] draws data from a seed; with the feature `hub`, `hub` downloads it by name. [`Subset`] takes the
+//! [`Folder`] (class folders, ImageNet). [`synthetic`] draws data from a seed; [`download`] fetches public sets by name. [`Subset`] takes the
 //! first samples of each class of any of them.
 //! A reader checks and lists its files when it is opened, and reads none of them twice.
 //!
@@ -28,7 +28,7 @@ mod batch;
 mod buffer;
 mod cifar;
 mod classes;
-#[cfg(feature = "hub")]
+#[cfg(feature = "download")]
 pub mod download;
 mod error;
 mod files;

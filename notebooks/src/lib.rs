@@ -14,7 +14,7 @@ pub use datasets::synthetic::{segments, shapes};
 pub use datasets::{Batch, Batches, Dataset, Image, Picture, Rng, Sample, Seed, Segments, Shapes, Source};
 
 pub use pipeline::augment::{self, Transform};
-pub use pipeline::convert::ensure;
+pub use pipeline::convert::{ensure, public};
 pub use pipeline::decode::pictures;
 pub use pipeline::inspect::{grid, inspect};
 pub use pipeline::{Loader, Store, loader, order};

@@ -24,6 +24,7 @@
 //! What a store looks like on disk is in `FORMAT.md`.
 
 pub mod augment;
+pub mod cli;
 mod collate;
 pub mod convert;
 pub mod decode;

@@ -1,19 +1,10 @@
-//! The program `pipeline`: makes, shows, checks and serves stores from a shell.
-
-mod cli;
-#[cfg(feature = "flight")]
-mod serve;
+//! The program `pipeline`: makes, shows, checks and serves stores from a shell. `topolab data` is the same.
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use pipeline::cli;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Command::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            cli::complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    cli::run(cli::Command::parse())
 }

@@ -84,6 +84,11 @@ fn help() {
             Options:
               -h, --help     Print help
               -V, --version  Print version
+
+            Exit codes:
+              0  done
+              1  something is wrong with the data, a run or the machine; standard error says what
+              2  something is wrong with what was typed
             ---
         "#]],
     );
@@ -91,108 +96,134 @@ fn help() {
         folder.path(),
         &["convert", "--help"],
         expect![[r#"
-        0
-        Copy a data set into a new store
+            0
+            Copy a data set into a new store
 
-        Pictures stay as they are, byte for byte, unless an option says otherwise (CMYK becomes RGB in any
-        case). The store grows under the name TARGET.partial and gets its own name at the end. Killed or out
-        of disk, the same command goes on where it stopped.
+            Pictures stay as they are, byte for byte, unless an option says otherwise (CMYK becomes RGB in any
+            case). The store grows under the name TARGET.partial and gets its own name at the end. Killed or out
+            of disk, the same command goes on where it stopped.
 
-        Usage: pipeline convert [OPTIONS] <SOURCE> <TARGET>
+            Usage: pipeline convert [OPTIONS] <SOURCE> <TARGET>
 
-        Arguments:
-          <SOURCE>
-                  A folder, or an archive (.zip, .tar, .tar.gz, .tar.xz): idx files, CIFAR, TinyImageNet,
-                  ImageNet, or class folders of pictures; or what folder2lmdb.py wrote
+            Arguments:
+              <SOURCE>
+                      A folder, or an archive (.zip, .tar, .tar.gz, .tar.xz): idx files, CIFAR, TinyImageNet,
+                      ImageNet, or class folders of pictures; or what folder2lmdb.py wrote. Or the name of a
+                      public data set, which is downloaded: mnist, fashion-mnist, kmnist, cifar10, cifar100,
+                      tiny-imagenet
 
-          <TARGET>
-                  The file to make; must not exist
+              <TARGET>
+                      The file to make; must not exist
 
-        Options:
-              --as <KIND>
-                  What SOURCE is, where its file names do not tell: mnist, fashion-mnist, kmnist, idx,
-                  cifar10, cifar100, tiny-imagenet, imagenet or folder
+            Options:
+                  --as <KIND>
+                      What SOURCE is, where its file names do not tell: mnist, fashion-mnist, kmnist, idx,
+                      cifar10, cifar100, tiny-imagenet, imagenet or folder
 
-              --shorter <PIXELS>
-                  Reduce larger pictures until their shorter side has so many pixels
+                  --shorter <PIXELS>
+                      Reduce larger pictures until their shorter side has so many pixels
 
-              --longer <PIXELS>
-                  Reduce larger pictures until their longer side has so many pixels
+                  --longer <PIXELS>
+                      Reduce larger pictures until their longer side has so many pixels
 
-              --raw
-                  Store pixels instead of files: more bytes, nothing to decode
+                  --raw
+                      Store pixels instead of files: more bytes, nothing to decode
 
-              --index-rows
-                  Keep beside each JPEG file where its rows begin, so that a crop is decoded without what
-                  lies above it and at its right; 0.2 % more bytes, and a store that only programs of this
-                  version and later read
+                  --index-rows
+                      Keep beside each JPEG file where its rows begin, so that a crop is decoded without what
+                      lies above it and at its right; 0.2 % more bytes, and a store that only programs of this
+                      version and later read
 
-              --upright
-                  Turn pictures as their EXIF data say; without it they stay as they lie, as in PyTorch's
-                  and TensorFlow's loaders
+                  --upright
+                      Turn pictures as their EXIF data say; without it they stay as they lie, as in PyTorch's
+                      and TensorFlow's loaders
 
-              --quality <Q>
-                  The quality of JPEG files that have to be written, 1 to 100; 95 by default
+                  --quality <Q>
+                      The quality of JPEG files that have to be written, 1 to 100; 95 by default
 
-              --check <WHAT>
-                  What is looked at in each file: its headers and markers (header, the default), which shows
-                  cuts and other files, or, at a hundred times the cost, all its pixels (decode)
+                  --check <WHAT>
+                      What is looked at in each file: its headers and markers (header, the default), which shows
+                      cuts and other files, or, at a hundred times the cost, all its pixels (decode)
 
-              --strict
-                  Stop at the first picture that cannot be used, instead of leaving it out and saying so
+                  --json
+                      Write what was made as JSON
 
-              --threads <N>
-                  Threads that read and check pictures; all cores by default. The store does not depend on
-                  it
+                  --strict
+                      Stop at the first picture that cannot be used, instead of leaving it out and saying so
 
-              --val-labels <FILE>
-                  The classes of ImageNet's flat val folder: a synset a line, or the devkit's ground truth
+                  --threads <N>
+                      Threads that read and check pictures; all cores by default. The store does not depend on
+                      it
 
-              --synsets <FILE>
-                  The synsets that the numbers of the devkit's ground truth stand for, one a line
+                  --val-labels <FILE>
+                      The classes of ImageNet's flat val folder: a synset a line, or the devkit's ground truth
 
-          -h, --help
-                  Print help (see a summary with '-h')
-        ---
-    "#]],
+                  --synsets <FILE>
+                      The synsets that the numbers of the devkit's ground truth stand for, one a line
+
+                  --downloads <FOLDER>
+                      Where files of public data sets are kept; by default the folder topolab/data of the user's
+                      cache ($XDG_CACHE_HOME, ~/.cache)
+
+              -h, --help
+                      Print help (see a summary with '-h')
+
+            Exit codes:
+              0  done
+              1  something is wrong with the data, a run or the machine; standard error says what
+              2  something is wrong with what was typed
+            ---
+        "#]],
     );
     check(
         folder.path(),
         &["inspect", "--help"],
         expect![[r#"
-        0
-        Show what is in a store
+            0
+            Show what is in a store
 
-        Usage: pipeline inspect [OPTIONS] <STORE>
+            Usage: pipeline inspect [OPTIONS] <STORE>
 
-        Arguments:
-          <STORE>  The store
+            Arguments:
+              <STORE>  The store
 
-        Options:
-              --measure       Measure mean and deviation of each split on all of its pictures, which takes
-                              as long as to verify
-              --grid <PNG>    Draw pictures of the first split, at equal distances, into this PNG file
-              --split <NAME>  The split to draw
-          -h, --help          Print help
-        ---
-    "#]],
+            Options:
+                  --json          Write it as JSON
+                  --measure       Measure mean and deviation of each split on all of its pictures, which takes
+                                  as long as to verify
+                  --grid <PNG>    Draw pictures of the first split, at equal distances, into this PNG file
+                  --split <NAME>  The split to draw
+              -h, --help          Print help
+
+            Exit codes:
+              0  done
+              1  something is wrong with the data, a run or the machine; standard error says what
+              2  something is wrong with what was typed
+            ---
+        "#]],
     );
     check(
         folder.path(),
         &["verify", "--help"],
         expect![[r#"
-        0
-        Read and decode every record of a store, and compare with its own account of itself
+            0
+            Read and decode every record of a store, and compare with its own account of itself
 
-        Usage: pipeline verify <STORE>
+            Usage: pipeline verify [OPTIONS] <STORE>
 
-        Arguments:
-          <STORE>  The store
+            Arguments:
+              <STORE>  The store
 
-        Options:
-          -h, --help  Print help
-        ---
-    "#]],
+            Options:
+                  --json  Write what was found as JSON
+              -h, --help  Print help
+
+            Exit codes:
+              0  done
+              1  something is wrong with the data, a run or the machine; standard error says what
+              2  something is wrong with what was typed
+            ---
+        "#]],
     );
 }
 

@@ -1,5 +1,6 @@
 //! Downloading: an interrupted transfer goes on, only a whole and right file gets its name, and the hub's pictures are the files' pictures.
 
+#[cfg(feature = "hub")]
 mod hub;
 
 use std::{
@@ -16,6 +17,7 @@ use datasets::{Error, download};
 use expect_test::{Expect, expect};
 use sha2::{Digest, Sha256};
 
+use crate::golden;
 use crate::reading::check_error;
 
 /// What a client asked for.
@@ -177,10 +179,7 @@ fn a_later_call_goes_on_with_the_part() {
         0 => first(0, request),
         _ => Answer { status: "503 Service Unavailable", headers: vec![], body: vec![] },
     });
-    fetch.check_refused(
-        &broken,
-        expect!["<server>/file.zip: cannot download: HTTP status server error (503 Service Unavailable) for url (<server>/file.zip)"],
-    );
+    fetch.check_refused(&broken, expect!["<server>/file.zip: cannot download: http status: 503"]);
     assert_eq!(fs::metadata(fetch.part()).unwrap().len(), 100_000);
     let server = serve(partial(content(), usize::MAX));
     fetch.run(&server).unwrap();
@@ -235,8 +234,24 @@ fn what_is_there_under_the_name_must_be_right() {
 #[test]
 fn a_server_that_refuses_is_named() {
     let server = serve(|_, _| Answer { status: "404 Not Found", headers: vec![], body: vec![] });
-    Fetch::new().check_refused(
-        &server,
-        expect!["<server>/file.zip: cannot download: HTTP status client error (404 Not Found) for url (<server>/file.zip)"],
-    );
+    Fetch::new().check_refused(&server, expect!["<server>/file.zip: cannot download: http status: 404"]);
+}
+
+/// The digests are those of the published files, which are not fetched again, and what is a store already needs no files.
+#[test]
+fn public_data_sets_become_stores_by_name() {
+    for (name, folder) in [("mnist", "mnist"), ("fashion-mnist", "fashion-mnist")] {
+        let Some(source) = golden::real(folder) else { return };
+        let stores = tempfile::tempdir().unwrap();
+        let downloads = stores.path().join("downloads").join(name);
+        fs::create_dir_all(&downloads).unwrap();
+        for file in fs::read_dir(source).unwrap().map(Result::unwrap).filter(|file| file.path().extension().is_some_and(|e| e == "gz")) {
+            fs::copy(file.path(), downloads.join(file.file_name())).unwrap();
+        }
+        let store = pipeline::convert::public(name, stores.path()).unwrap();
+        assert_eq!((store.meta().name.as_str(), store.len(0), store.len(1)), (name, 60_000, 10_000));
+        drop(store);
+        fs::remove_dir_all(downloads).unwrap();
+        assert_eq!(pipeline::convert::public(name, stores.path()).unwrap().len(0), 60_000);
+    }
 }

@@ -12,7 +12,6 @@ mod golden; // files that reference programs wrote, and real data where it is
 mod nets; // networks that several tests look at
 mod python; // Python, where there is one
 
-#[cfg(feature = "hub")]
 mod downloading; // data sets by name: interrupted, resumed, checked
 mod reading; // public files become samples, or an error that says what is wrong with them
 mod synthesising; // samples drawn from a seed
@@ -22,6 +21,7 @@ mod commanding; // the program `pipeline`, from a shell: help, results, errors, 
 mod converting; // a data set becomes a store: the same on any number of threads, after any interruption, or not at all
 mod decoding; // bytes to a picture: what is decoded, what is refused, and that any bytes end in one or the other
 mod loading; // a store's pictures as batches: the same on any number of threads, from any batch on, in any number of processes
+mod one_program; // all commands under one name
 mod ordering; // which sample is in which batch: permutations, shards, resuming
 mod recycling; // how often a loader that runs asks for memory
 mod reforming; // pictures told by their headers, turned, reduced, rewritten

@@ -1,5 +1,6 @@
 //! Python, for what only others can say.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,6 +8,9 @@ use std::process::Command;
 /// the reader of the log, where that cannot be.
 pub(crate) fn environment(name: &str, imports: &str, packages: &[&str]) -> Option<PathBuf> {
     let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Several tests want the same one at once, and the first is not to lose it to the second.
+    let lock = File::create(environment.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
     let python = environment.join("bin/python");
     if succeeds(Command::new(&python).args(["-c", imports])) {
         return Some(python);

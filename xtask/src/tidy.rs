@@ -20,14 +20,14 @@ const PACKAGES: [(&str, &[&str]); 6] = [
     ("datasets", &[]),
     ("pipeline", &["datasets"]),
     ("lab", &["datasets"]),
-    ("lab-cli", &["datasets", "lab", "pipeline"]),
+    ("topolab-cli", &["datasets", "lab", "pipeline"]),
     ("xtask", &[]),
     ("notebook-runner", &[]),
 ];
 
 /// A word, as code spells it; the places that may use it (path prefixes); and why no other may.
 const WORDS: [(&str, &[&str], &str); 5] = [
-    ("lmdb", &["pipeline/src/store", "pipeline/src/serve.rs", "tests/"], "only pipeline::store knows LMDB"),
+    ("lmdb", &["pipeline/src/store", "pipeline/src/cli/serve.rs", "tests/"], "only pipeline::store knows LMDB"),
     ("polars", &["lab/src/table", "notebooks/src/lib.rs", "tests/"], "only lab::table knows polars"),
     ("prost", &["lab/src/onnx", "pipeline/src/flight"], "only lab::onnx and pipeline::flight know protocol buffers"),
     (

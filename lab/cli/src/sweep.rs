@@ -13,15 +13,15 @@ use lab::{device, show};
 use serde::Serialize;
 
 use crate::data::{Data, Known, Shelf};
-use crate::{note, say};
+use crate::{EXIT_CODES, note, say};
 
 /// Train every network of a plan that is not in its results yet
 ///
 /// A plan is a TOML or JSON file: a run, and grids of what changes in it. Each finished run is a line of RESULTS, written before it is shown, so that a sweep that is killed goes on where it was. A run that fails is
 /// noted in a file beside it, with its reason, and the others go on.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = EXAMPLE)]
-pub(crate) struct Sweep {
+#[command(after_help = EXIT_CODES, after_long_help = format!("{EXAMPLE}\n\n{EXIT_CODES}"))]
+pub struct Sweep {
     /// What to run
     plan: PathBuf,
     /// Where results are and come to be; beside the plan with the ending .jsonl if not said

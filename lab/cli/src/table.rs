@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::{note, say};
+use crate::{EXIT_CODES, note, say};
 
 /// Make a table of results: means over seeds, one against another
 ///
 /// Columns are the fields of a row, such as run.architecture.depth, run.seed, result.test_accuracy; the last words of a name do where they are
 /// its alone (depth, seed, test_accuracy). Without --by there is a line for each row, with the results and what differs between rows.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Table {
+#[command(after_help = EXIT_CODES)]
+pub struct Table {
     /// Files of results, JSON lines; rows of the same id count once
     #[arg(required = true)]
     results: Vec<PathBuf>,

@@ -18,7 +18,7 @@ use pipeline::{Loader, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::networks::{SMALL, names, network};
-use crate::{note, say};
+use crate::{EXIT_CODES, note, say};
 
 /// The network and its pictures.
 #[derive(Debug, Args)]
@@ -66,8 +66,8 @@ fn constants(name: &str) -> Result<Constants, String> {
 /// network.json and model.safetensors, which `lab eval --checkpoint` reads, and in the end history.csv. Small pictures are padded by an eighth
 /// and cropped, others cropped at random and resized; both are mirrored.
 #[derive(Debug, Args)]
-#[command(after_long_help = TRAINING)]
-pub(crate) struct Train {
+#[command(after_help = EXIT_CODES, after_long_help = format!("{TRAINING}\n\n{EXIT_CODES}"))]
+pub struct Train {
     #[command(flatten)]
     setting: Setting,
     /// Passes over the training split
@@ -131,8 +131,8 @@ const TRAINING: &str = r#"From a folder of ImageNet to a number:
 /// The network is that of a run (--checkpoint), or one by its name with weights from a file (--model, --weight). Pictures of more than 64
 /// pixels a side are resized to 8/7 of the input size and cropped in the middle.
 #[derive(Debug, Args)]
-#[command(after_long_help = TESTING)]
-pub(crate) struct Eval {
+#[command(after_help = EXIT_CODES, after_long_help = format!("{TESTING}\n\n{EXIT_CODES}"))]
+pub struct Eval {
     #[command(flatten)]
     setting: Setting,
     /// The folder of a run of `lab train`

@@ -145,6 +145,34 @@ pub fn ensure(dataset: &dyn Dataset, target: impl AsRef<Path>, source: &str) -> 
     Ok(store)
 }
 
+/// The store of a public data set, `folder/NAME.lmdb`: downloaded and converted where it is not there. What is downloaded stays in
+/// `folder/downloads`, and is not fetched again.
+///
+/// ```no_run
+/// let store = pipeline::convert::public("cifar10", "stores")?;
+/// # Ok::<(), pipeline::Error>(())
+/// ```
+///
+/// # Errors
+/// When there is no public data set of this name (the message lists all), as [`datasets::download::named`], and as [`ensure`].
+///
+/// # Panics
+/// As [`convert`].
+#[cfg(feature = "download")]
+pub fn public(name: &str, folder: impl AsRef<Path>) -> Result<Store> {
+    let source: datasets::Source = name.parse().map_err(Error::Dataset)?;
+    let folder = folder.as_ref();
+    let target = folder.join(format!("{source}.lmdb"));
+    // A store that is there needs neither network nor downloads.
+    if let Ok(store) = Store::open(&target)
+        && (store.meta().name.as_str(), store.meta().source.as_str()) == (source.name(), source.name())
+    {
+        return Ok(store);
+    }
+    let dataset = datasets::download::named(source, folder.join("downloads"), |_, _, _| {}).map_err(Error::Dataset)?;
+    ensure(dataset.as_ref(), target, source.name())
+}
+
 /// Where the store of `target` grows.
 pub fn partial(target: &Path) -> PathBuf {
     let mut name = target.as_os_str().to_owned();
