@@ -10,13 +10,17 @@ use crate::{notebook, tidy};
 /// Tells the tests where the notebook runner is; without it they skip what needs one.
 const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
 
-/// Builds and runs all tests: unit tests, `tests/it`, documentation.
+/// Our crates with debug assertions and overflow checks.
+const CHECKED: &str = ".cargo/checked.toml";
+
+/// Builds and runs all tests: unit tests, `tests/it`, documentation; if `checked`, with debug assertions and overflow checks in our crates.
 ///
 /// # Errors
 /// When one does not compile or fails.
-pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
+pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, checked: bool) -> Result<()> {
     let runner = workspace.runner()?;
-    call(workspace.cargo(&["test"]).args(filter).env(RUNNER, runner))
+    let mut cargo = workspace.cargo(if checked { &["--config", CHECKED, "test"] } else { &["test"] });
+    call(cargo.args(filter).env(RUNNER, runner))
 }
 
 /// All checks, quick ones first, tests last.
@@ -38,5 +42,5 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     step("documentation", &|| call(workspace.cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
     step("notebooks", &|| notebook::check(workspace, vec![]))?;
     step("build tests", &|| cargo(&["test", "--no-run"]))?;
-    step("tests", &|| test(workspace, None))
+    step("tests", &|| test(workspace, None, false))
 }

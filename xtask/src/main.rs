@@ -54,6 +54,9 @@ enum Command {
     Test {
         /// Run only tests whose name contains this
         filter: Option<String>,
+        /// With debug assertions and overflow checks in our own crates
+        #[arg(long)]
+        checked: bool,
     },
     /// All checks: format, tidy, lints, documentation, notebooks, tests; stops at the first that fails
     Ci,
@@ -109,7 +112,7 @@ fn dispatch(command: Command) -> Result<()> {
             notebook::run(&workspace, &notebook, &set, output.as_deref(), &features)
         }
         Command::Notebook(Notebook::Check { notebooks }) => notebook::check(&workspace, notebooks),
-        Command::Test { filter } => checks::test(&workspace, filter.as_deref()),
+        Command::Test { filter, checked } => checks::test(&workspace, filter.as_deref(), checked),
         Command::Ci => checks::ci(&workspace),
         Command::Tidy => tidy::tidy(&workspace),
         Command::Bench { bench } => bench::bench(&workspace, bench),

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::buffers::{fresh, lend};
 use super::conv::Geometry;
-use super::panels::{Dots, Product, Rows};
+use super::panels::{Dots, Product, Rows, Target};
 use super::real::{Real, Shared};
 use super::simd::{Kernel, Lanes, dispatch, shape};
 
@@ -256,7 +256,7 @@ fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: Weight<T>, bias: O
     let most = (COLUMNS / depth.max(1)).clamp(2 * cols, 16 * cols);
     let block = length.div_ceil(length.div_ceil(most)).next_multiple_of(cols);
     let blocks = length.div_ceil(block);
-    let shared = Shared(ys.as_mut_ptr());
+    let shared = Shared::of(ys);
     let one = |task: usize, scratch: &mut [T]| {
         let (at, group) = (task / groups, task % groups);
         let (line, scratch) = scratch.split_at_mut(block);
@@ -269,9 +269,9 @@ fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: Weight<T>, bias: O
         let (channels, _, h, w) = grid.made;
         if direct {
             let start = (at / blocks * channels + group * made) * area + block.start - start;
-            // SAFETY: these channels of this piece of a picture are this task's alone.
-            let dst = unsafe { shared.offset(start) };
-            dispatch::<T, _>(Product { dims: [made, block.len(), depth], lhs, rhs: columns, dst, row: area, add: false });
+            // SAFETY: these channels of this piece of an image are this task's alone, and lie within the result.
+            let dst = unsafe { Target::among(shared.offset(start), [made, block.len()], area) };
+            dispatch::<T, _>(Product { depth, lhs, rhs: columns, dst, add: false });
             for (nth, &bias) in bias.iter().flat_map(|bias| bias[group * made..(group + 1) * made].iter().enumerate()) {
                 // SAFETY: as above.
                 let ys = unsafe { shared.slice(start + nth * area, block.len()) };
@@ -279,7 +279,7 @@ fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: Weight<T>, bias: O
             }
             return;
         }
-        dispatch::<T, _>(Product { dims: [made, width, depth], lhs, rhs: columns, dst: results.as_mut_ptr(), row: width, add: false });
+        dispatch::<T, _>(Product { depth, lhs, rhs: columns, dst: Target::of(results, [made, width], width), add: false });
         grid.each_piece(&block, |sample, row, cols, at| {
             for nth in 0..made {
                 let channel = group * made + nth;

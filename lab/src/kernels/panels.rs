@@ -5,21 +5,51 @@
 //! Winograd transform) writes it like this at once, and nothing is copied again.
 #![expect(unsafe_code, reason = "pointers into packed panels")]
 
+use std::marker::PhantomData;
+
 use super::real::Real;
 use super::simd::{Kernel, Lanes};
 
 /// `dst (m, n) = lhs (m, k) · rhs (k, n)`, or added to what is there.
 pub(super) struct Product<'a, T> {
-    /// Rows, columns, and the inner dimension.
-    pub(super) dims: [usize; 3],
-    /// Panels of rows, the last one filled up: `⌈m / ROWS⌉ · k · ROWS` numbers.
+    /// The inner dimension, `k`.
+    pub(super) depth: usize,
+    /// Panels of rows, the last one filled up: `⌈m / ROWS⌉ · k · ROWS` elements.
     pub(super) lhs: &'a [T],
-    /// Panels of columns, the last one filled up: `⌈n / (2 N)⌉ · k · 2 N` numbers.
+    /// Panels of columns, the last one filled up: `⌈n / (2 N)⌉ · k · 2 N` elements.
     pub(super) rhs: &'a [T],
-    /// First number of the result, and how far apart its rows are; columns are neighbours.
-    pub(super) dst: *mut T,
-    pub(super) row: usize,
+    pub(super) dst: Target<'a, T>,
     pub(super) add: bool,
+}
+
+/// A matrix to be written: rows that lie a fixed number of elements apart. Nobody else reads or writes its elements while it is there.
+pub(super) struct Target<'a, T> {
+    first: *mut T,
+    rows: usize,
+    cols: usize,
+    row: usize,
+    elements: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Target<'a, T> {
+    /// The `[rows, cols]` matrix at the beginning of a slice, its rows `row` elements apart.
+    ///
+    /// # Panics
+    /// When it does not lie within the slice, or its rows overlap.
+    pub(super) fn of(elements: &'a mut [T], [rows, cols]: [usize; 2], row: usize) -> Self {
+        assert!(rows < 2 || row >= cols, "rows of {cols} elements overlap, {row} apart");
+        assert!(rows == 0 || (rows - 1) * row + cols <= elements.len(), "{rows} rows, {row} apart, in {} elements", elements.len());
+        Self { first: elements.as_mut_ptr(), rows, cols, row, elements: PhantomData }
+    }
+
+    /// As [`Self::of`], of elements among which other tasks have theirs.
+    ///
+    /// # Safety
+    /// From `first` on, every `row` elements, lie `rows` rows of `cols` elements that for `'a` nobody else reads or writes.
+    pub(super) unsafe fn among(first: *mut T, [rows, cols]: [usize; 2], row: usize) -> Self {
+        debug_assert!(rows < 2 || row >= cols, "rows of {cols} elements overlap, {row} apart");
+        Self { first, rows, cols, row, elements: PhantomData }
+    }
 }
 
 impl<T: Real> Kernel<T> for Product<'_, T> {
@@ -27,21 +57,21 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
-        let [m, n, k] = self.dims;
+        let (m, n, k) = (self.dst.rows, self.dst.cols, self.depth);
         let cols = 2 * L::N;
         assert!(self.lhs.len() >= m.next_multiple_of(ROWS) * k && self.rhs.len() >= n.next_multiple_of(cols) * k);
         // A panel of rows meets all columns before the next: the result is then written in few long lines, which memory is quicker at.
         for top in (0..m).step_by(ROWS) {
             for right in (0..n).step_by(cols) {
-                // SAFETY: the panels were just checked to be there; the result is the caller's promise.
+                // SAFETY: the panels were just checked to be there, and the target has `m` rows of `n` elements.
                 unsafe {
                     let sums = tile::<L, ROWS>(k, self.lhs.as_ptr().add(top * k), self.rhs.as_ptr().add(right * k));
-                    let dst = self.dst.add(top * self.row + right);
+                    let dst = self.dst.first.add(top * self.dst.row + right);
                     let (rows, width) = (ROWS.min(m - top), cols.min(n - right));
                     if rows == ROWS && width == cols {
-                        put(&sums, dst, self.row, self.add);
+                        put(&sums, dst, self.dst.row, self.add);
                     } else {
-                        put_part(&sums, (rows, width), dst, self.row, self.add);
+                        put_part(&sums, (rows, width), dst, self.dst.row, self.add);
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! What the kernels stand on: `f32` and `f64` alike, slices of tensors, matrix products, and a fixed split of work.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::thread::LocalKey;
 
 use candle::backend::BackendStorage;
@@ -322,7 +323,7 @@ pub(super) fn product_parallel<T: Real>(dims: [usize; 3], dst: &mut [T], add: bo
         return product(dims, dst, add, lhs, rhs);
     }
     assert!(dst.len() >= m * n, "a matrix product writes inside its result");
-    let shared = Shared(dst.as_mut_ptr());
+    let shared = Shared::of(dst);
     (0..down * across).into_par_iter().for_each(|tile| {
         let (top, left) = (tile / across * ROWS, tile % across * COLS);
         let dims = [ROWS.min(m - top), COLS.min(n - left), k];
@@ -334,31 +335,48 @@ pub(super) fn product_parallel<T: Real>(dims: [usize; 3], dst: &mut [T], add: bo
     });
 }
 
-/// A result that several tasks fill, each its own places.
-#[derive(Clone, Copy)]
-pub(super) struct Shared<T>(pub(super) *mut T);
+/// A result that several tasks fill, each its own places, and that nobody else reads or writes meanwhile.
+pub(super) struct Shared<'a, T> {
+    first: *mut T,
+    len: usize,
+    elements: PhantomData<&'a mut [T]>,
+}
 
-// SAFETY: a `Shared` only hands out pointers; whoever follows one promises that no other task touches the same places.
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<'_, T> {}
+
+// SAFETY: a `Shared` only hands out pointers; who follows one promises that no other task touches the same places.
 #[expect(unsafe_code, reason = "see above")]
-unsafe impl<T: Send> Send for Shared<T> {}
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "see above")]
-unsafe impl<T: Send> Sync for Shared<T> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<T> Shared<T> {
-    /// # Safety
-    /// `offset` is inside the allocation.
-    #[expect(unsafe_code, reason = "pointer arithmetic")]
-    pub(super) unsafe fn offset(self, offset: usize) -> *mut T {
-        // SAFETY: by the caller's promise.
-        unsafe { self.0.add(offset) }
+impl<'a, T> Shared<'a, T> {
+    pub(super) fn of(elements: &'a mut [T]) -> Self {
+        Self { first: elements.as_mut_ptr(), len: elements.len(), elements: PhantomData }
     }
 
     /// # Safety
-    /// The places are inside the allocation, and no other task touches them while the slice lives.
+    /// `offset` is inside the result, or its end.
     #[expect(unsafe_code, reason = "pointer arithmetic")]
-    pub(super) unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [T] {
+    pub(super) unsafe fn offset(self, offset: usize) -> *mut T {
+        debug_assert!(offset <= self.len, "{offset} of {} elements", self.len);
         // SAFETY: by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
+        unsafe { self.first.add(offset) }
+    }
+
+    /// # Safety
+    /// The places are inside the result, and no other task touches them while the slice lives.
+    #[expect(unsafe_code, reason = "pointer arithmetic")]
+    pub(super) unsafe fn slice(self, offset: usize, len: usize) -> &'a mut [T] {
+        debug_assert!(offset + len <= self.len, "{len} elements from {offset} of {}", self.len);
+        // SAFETY: by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(offset), len) }
     }
 }

@@ -132,6 +132,7 @@ mod x86 {
     /// In each quarter, four rows of four as four columns.
     #[inline(always)]
     unsafe fn turned512(rows: [__m512; 4]) -> [__m512; 4] {
+        // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
         unsafe {
             let [a, b, c, d] = rows;
             let (ab, cd) = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d)));
@@ -145,6 +146,7 @@ mod x86 {
     /// In each half, four rows of four as four columns.
     #[inline(always)]
     unsafe fn turned256(rows: [__m256; 4]) -> [__m256; 4] {
+        // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
         unsafe {
             let [a, b, c, d] = rows;
             let (ab, cd) = (_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpacklo_ps(c, d)));
@@ -166,30 +168,37 @@ mod x86 {
                 const N: usize = $n;
                 #[inline(always)]
                 unsafe fn splat(x: $t) -> Self {
+                    // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
                     Self(unsafe { $splat(x) })
                 }
                 #[inline(always)]
                 unsafe fn load(at: *const $t) -> Self {
+                    // SAFETY: the processor has the instructions, and `at` so many elements, by the caller's promise.
                     Self(unsafe { $load(at) })
                 }
                 #[inline(always)]
                 unsafe fn store(self, at: *mut $t) {
+                    // SAFETY: the processor has the instructions, and `at` room for so many elements, by the caller's promise.
                     unsafe { $store(at, self.0) }
                 }
                 #[inline(always)]
                 unsafe fn add(self, other: Self) -> Self {
+                    // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
                     Self(unsafe { $add(self.0, other.0) })
                 }
                 #[inline(always)]
                 unsafe fn sub(self, other: Self) -> Self {
+                    // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
                     Self(unsafe { $sub(self.0, other.0) })
                 }
                 #[inline(always)]
                 unsafe fn mul(self, other: Self) -> Self {
+                    // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
                     Self(unsafe { $mul(self.0, other.0) })
                 }
                 #[inline(always)]
                 unsafe fn mul_add(self, factor: Self, summand: Self) -> Self {
+                    // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
                     Self(unsafe { $mul_add(self.0, factor.0, summand.0) })
                 }
                 $($more)*
@@ -199,10 +208,12 @@ mod x86 {
     lanes!(F32x16(__m512) of f32, 16: _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_fmadd_ps
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
+        // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
         unsafe { _mm512_reduce_add_ps(self.0) }
     }
     #[inline(always)]
     unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {
+        // SAFETY: the processor has the instructions, `starts` a start for each lane, and `at` four elements at each, by the caller's promise.
         unsafe {
             macro_rules! rows {
                 ($i:expr) => {{
@@ -218,6 +229,7 @@ mod x86 {
     }
     #[inline(always)]
     unsafe fn put_columns(columns: [Self; 4], at: *mut f32, starts: &[usize]) {
+        // SAFETY: the processor has the instructions, `starts` a start for each lane, and `at` four elements at each, by the caller's promise.
         unsafe {
             let rows = turned512([columns[0].0, columns[1].0, columns[2].0, columns[3].0]);
             for i in 0..4 {
@@ -231,11 +243,13 @@ mod x86 {
     lanes!(F64x8(__m512d) of f64, 8: _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd _mm512_fmadd_pd
     #[inline(always)]
     unsafe fn sum(self) -> f64 {
+        // SAFETY: the processor has the instructions, by the caller's promise; nothing is read or written.
         unsafe { _mm512_reduce_add_pd(self.0) }
     });
     lanes!(F32x8(__m256) of f32, 8: _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_fmadd_ps
     #[inline(always)]
     unsafe fn columns(at: *const f32, starts: &[usize]) -> [Self; 4] {
+        // SAFETY: the processor has the instructions, `starts` a start for each lane, and `at` four elements at each, by the caller's promise.
         unsafe {
             macro_rules! rows {
                 ($i:expr) => {{
@@ -249,6 +263,7 @@ mod x86 {
     }
     #[inline(always)]
     unsafe fn put_columns(columns: [Self; 4], at: *mut f32, starts: &[usize]) {
+        // SAFETY: the processor has the instructions, `starts` a start for each lane, and `at` four elements at each, by the caller's promise.
         unsafe {
             let rows = turned256([columns[0].0, columns[1].0, columns[2].0, columns[3].0]);
             for i in 0..4 {

@@ -161,7 +161,9 @@ impl Built {
         let mut command = places.cargo(&OsString::from("cargo"));
         // All libraries of the workspace, so that the packages below have the features that tests give them.
         command.args(["build", "--lib", "--message-format=json-render-diagnostics"]);
-        for feature in std::env::var(FEATURES).unwrap_or_default().split([',', ' ']).filter(|feature| !feature.is_empty()) {
+        for feature in
+            std::env::var_os(FEATURES).unwrap_or_default().to_string_lossy().split([',', ' ']).filter(|feature| !feature.is_empty())
+        {
             command.arg(format!("--features={NAME}/{feature}"));
         }
         let output = command.stderr(Stdio::inherit()).output().context("start cargo")?;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 pub(crate) fn kill_descendants(spared: u32) {
     let parents = parents();
     let own = getpid().as_raw_nonzero().get().unsigned_abs();
-    for (&process, _) in &parents {
+    for &process in parents.keys() {
         if is_below(process, own, spared, &parents)
             && let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw)
         {

@@ -19,7 +19,7 @@ use tiles::{Field, Tiles};
 
 use super::buffers::{fresh, lend};
 use super::conv::Geometry;
-use super::panels::Product;
+use super::panels::{Product, Target};
 use super::real::{Real, Shared};
 use super::simd::{Kernel, Lanes, dispatch, shape};
 
@@ -46,11 +46,11 @@ pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Optio
     // Few blocks: split the output channels too.
     let parts = 4usize.div_ceil(blocks * g.conv.groups).min(padded / simd.rows);
     let per_part = (padded / simd.rows).div_ceil(parts) * simd.rows;
-    let shared = Shared(ys.as_mut_ptr());
+    let shared = Shared::of(ys);
     lend::<T, _>(POINTS * size, |points| {
         for group in 0..g.conv.groups {
             let of_group = &weight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
-            let (to, lot) = (Shared(points.as_mut_ptr()), simd.rows.max(simd.lanes));
+            let (to, lot) = (Shared::of(points), simd.rows.max(simd.lanes));
             (0..padded.div_ceil(lot)).into_par_iter().for_each(|part| {
                 dispatch::<T, _>(Weights { g, weight: of_group, first: part * lot, points: to, size });
             });
@@ -69,10 +69,10 @@ pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Optio
                     let (inputs, products) = scratch.split_at_mut(POINTS * g.c_group * width);
                     dispatch::<T, _>(Inputs { g, group, xs, layout: &layout, field, points: inputs });
                     for point in 0..POINTS {
-                        let dst = products[point * own.len() * width..].as_mut_ptr();
+                        let dst = Target::of(&mut products[point * own.len() * width..], [own.len(), width], width);
                         let lhs = &points[point * size + own.start * g.c_group..];
                         let rhs = &inputs[point * g.c_group * width..];
-                        dispatch::<T, _>(Product { dims: [own.len(), width, g.c_group], lhs, rhs, dst, row: width, add: false });
+                        dispatch::<T, _>(Product { depth: g.c_group, lhs, rhs, dst, add: false });
                     }
                     let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
                     dispatch::<T, _>(Outputs { g, tiles, products, outputs, block, bias, ys: shared });
@@ -114,9 +114,9 @@ pub(super) fn backward_filter<T: Real>(g: &Geometry, grad: &[T], xs: &[T], dweig
                     dispatch::<T, _>(Gradients { g, grad, outputs: outputs.clone(), layout: &made, fields, points: gradients });
                     for point in 0..POINTS {
                         let (lhs, rhs) = (&gradients[point * per_split * block.len()..], &inputs[point * row * block.len()..]);
-                        let dims = [own.len().next_multiple_of(simd.rows), row, block.len()];
-                        let dst = sums[point * size..].as_mut_ptr();
-                        dispatch::<T, _>(Product { dims, lhs, rhs, dst, row, add: first > start });
+                        let rows = own.len().next_multiple_of(simd.rows);
+                        let dst = Target::of(&mut sums[point * size..], [rows, row], row);
+                        dispatch::<T, _>(Product { depth: block.len(), lhs, rhs, dst, add: first > start });
                     }
                 });
             }
@@ -139,7 +139,7 @@ struct Weights<'a, T> {
     weight: &'a [T],
     /// The first of as many output channels as a vector or a panel has.
     first: usize,
-    points: Shared<T>,
+    points: Shared<'a, T>,
     /// Numbers of one point.
     size: usize,
 }
@@ -250,7 +250,7 @@ struct Outputs<'a, T> {
     outputs: Range<usize>,
     block: Range<usize>,
     bias: Option<&'a [T]>,
-    ys: Shared<T>,
+    ys: Shared<'a, T>,
 }
 
 impl<T: Real> Kernel<T> for Outputs<'_, T> {
