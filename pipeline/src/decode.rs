@@ -24,7 +24,7 @@ pub enum DecodeError {
         width: u32,
     },
     /// Raw pixels of another size than said.
-    #[error("{height}×{width} pixels of {channels} channels: wanted {} bytes, found {found}", u64::from(*height) * u64::from(*width) * u64::from(*channels))]
+    #[error("{height}×{width} pixels of {channels} channels: wanted {} bytes, found {found}", u128::from(*height) * u128::from(*width) * u128::from(*channels))]
     Raw {
         /// Rows.
         height: u32,

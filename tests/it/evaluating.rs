@@ -12,8 +12,8 @@ use pipeline::augment::{self, normalize::Constants};
 use pipeline::{Loader, convert, loader};
 use serde_json::Value;
 
-use crate::commanding::built;
 use crate::golden;
+use crate::programs::built;
 
 const CLASSES: usize = 10;
 const COUNT: usize = 24;

@@ -10,6 +10,7 @@
 mod alone; // what is measured where nothing else runs
 mod golden; // files that reference programs wrote, and real data where it is
 mod nets; // networks that several tests look at
+mod programs; // ours, as they are started
 mod python; // Python, where there is one
 
 mod downloading; // data sets by name: interrupted, resumed, checked

@@ -103,6 +103,35 @@ fn two_cells_share_one_candle() {
     assert_eq!(cells.iter().map(|cell| cell["execution_count"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
 }
 
+/// An error message needs no second build of what cells link, and a future of ours finds the runtime that it was made for.
+#[test]
+fn a_cell_that_awaits_runs_on_the_librarys_tokio() {
+    let Some(case) = Case::new(&[
+        "let seconds = 0;",
+        "use topolab::*;\nlet waited = tokio::task::spawn(async { tokio::time::sleep(std::time::Duration::from_millis(1)).await; 3 }).await?;",
+        "topolab::tokio::runtime::Handle::try_current().is_ok() && waited == 3",
+        "let wrong: i32 = \"text\";",
+    ]) else {
+        return;
+    };
+    let output = case.run(&[]);
+    let cells = cells(&case.path("case.out.ipynb"));
+    assert_eq!(text(&cells[2]), "true", "{}", String::from_utf8_lossy(&output.stderr));
+    let error = &cells[3]["outputs"][0];
+    assert_eq!((&error["ename"], &error["evalue"]), (&json!("compile"), &json!("mismatched types")));
+}
+
+#[test]
+fn a_second_candle_is_refused() {
+    let Some(case) = Case::new(&["let a = 1;", ":dep candle-core = \"0.11\""]) else { return };
+    assert_eq!(case.run(&[]).status.code(), Some(1));
+    let error = cells(&case.path("case.out.ipynb"))[1]["outputs"][0]["evalue"].clone();
+    assert_eq!(
+        error,
+        "`:dep candle-core`: cells have it already, as `topolab::candle`; a second copy would not know the values of the first"
+    );
+}
+
 #[test]
 fn a_failing_cell_stops_the_run_and_is_reported() {
     let Some(case) = Case::new(&["let a = 1;", "let b = topolab::Table::read_csv(\"nowhere.csv\")?;", "println!(\"never\");"]) else {

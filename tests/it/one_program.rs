@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::commanding::{built, idx, pipeline};
+use crate::programs::{built, idx, pipeline};
 
 fn topolab(folder: &Path, arguments: &str) -> Output {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();

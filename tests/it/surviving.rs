@@ -11,8 +11,8 @@ use datasets::{Picture, Sample, Seed};
 use expect_test::expect;
 use pipeline::{Error, Store, convert, verify};
 
-use crate::commanding::{idx, pipeline, program, render};
 use crate::converting::{self, Memory, dump};
+use crate::programs::{idx, pipeline, program, render};
 
 /// Starts the program and kills it after a while; says whether it was still running then.
 fn kill_after(folder: &Path, arguments: &[&str], delay: Duration) -> bool {

@@ -9,7 +9,7 @@ use expect_test::{Expect, expect};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use pipeline::convert;
 
-use crate::commanding::built;
+use crate::programs::built;
 use crate::sweeping;
 
 fn program() -> &'static Path {

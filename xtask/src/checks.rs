@@ -13,14 +13,20 @@ const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
 /// Our crates with debug assertions and overflow checks.
 const CHECKED: &str = ".cargo/checked.toml";
 
+/// Tells the tests with which configuration to build the programs that they start.
+const CONFIG: &str = "TOPOLAB_CARGO_CONFIG";
+
 /// Builds and runs all tests: unit tests, `tests/it`, documentation; if `checked`, with debug assertions and overflow checks in our crates.
 ///
 /// # Errors
 /// When one does not compile or fails.
 pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, checked: bool) -> Result<()> {
     let runner = workspace.runner()?;
-    let mut cargo = workspace.cargo(if checked { &["--config", CHECKED, "test"] } else { &["test"] });
-    call(cargo.args(filter).env(RUNNER, runner))
+    if checked {
+        // Programs that tests start are of the same build.
+        return call(workspace.cargo(&["--config", CHECKED, "test"]).args(filter).env(RUNNER, runner).env(CONFIG, CHECKED));
+    }
+    call(workspace.cargo(&["test"]).args(filter).env(RUNNER, runner))
 }
 
 /// All checks, quick ones first, tests last.

@@ -8,6 +8,8 @@
 mod bench;
 mod checks;
 mod feeding;
+mod fuzz;
+mod installed;
 mod lab;
 mod markdown;
 mod notebook;
@@ -60,8 +62,18 @@ enum Command {
     },
     /// All checks: format, tidy, lints, documentation, notebooks, tests; stops at the first that fails
     Ci,
+    /// Run the fuzz targets of `tests/fuzz`, two at a time
+    Fuzz {
+        /// Only targets whose name contains this
+        filter: Option<String>,
+        /// How long each runs; 0 only compiles them
+        #[arg(long, default_value = "60")]
+        seconds: u64,
+    },
     /// Check the walls between rooms, and the files themselves
     Tidy,
+    /// Install the program `topolab` into the target folder, and run it in an empty environment
+    Installed,
     /// Run benchmarks; without a name all that measure only ourselves
     Bench {
         #[command(subcommand)]
@@ -114,7 +126,9 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Notebook(Notebook::Check { notebooks }) => notebook::check(&workspace, notebooks),
         Command::Test { filter, checked } => checks::test(&workspace, filter.as_deref(), checked),
         Command::Ci => checks::ci(&workspace),
+        Command::Fuzz { filter, seconds } => fuzz::fuzz(&workspace, filter.as_deref(), seconds),
         Command::Tidy => tidy::tidy(&workspace),
+        Command::Installed => installed::check(&workspace),
         Command::Bench { bench } => bench::bench(&workspace, bench),
     }
 }

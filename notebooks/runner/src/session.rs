@@ -193,6 +193,11 @@ impl Session {
 
     /// Runs a cell to its end; events tell the rest, `Done` last.
     pub(crate) fn execute(&mut self, code: &str) {
+        if let Some(message) = refused(code) {
+            self.fail("error", message, vec![]);
+            (self.emit)(&Event::Done);
+            return;
+        }
         self.interrupt.asked.store(false, Ordering::SeqCst);
         self.interrupt.busy.store(true, Ordering::SeqCst);
         let result = self.lend_tokio(code).and_then(|()| self.context.execute(code));
@@ -277,6 +282,26 @@ impl Session {
     }
 }
 
+/// Packages that the library holds, and how cells name them. A second copy of candle would give wrong gradients in silence, and one of
+/// the others takes minutes to compile and has types of its own.
+const HELD: [(&str, &str); 7] = [
+    ("candle-core", "topolab::candle"),
+    ("candle-nn", "topolab::candle_nn"),
+    ("polars", "topolab::polars"),
+    ("datasets", "topolab::datasets"),
+    ("pipeline", "topolab::pipeline"),
+    ("lab", "topolab::lab"),
+    ("topolab", "topolab"),
+];
+
+/// Why a cell is not run that asks for such a package with `:dep`.
+fn refused(code: &str) -> Option<String> {
+    let asked = code.lines().filter_map(|line| line.trim_start().strip_prefix(":dep ")?.split(['=', ' ']).find(|word| !word.is_empty()));
+    let held = asked.filter_map(|name| HELD.iter().find(|(held, _)| *held == name.trim_matches('"').replace('_', "-")));
+    let (name, path) = held.into_iter().next()?;
+    Some(format!("`:dep {name}`: cells have it already, as `{path}`; a second copy would not know the values of the first"))
+}
+
 /// What the process of the cells says of a cell.
 #[derive(Debug, PartialEq, Eq)]
 enum Mark {
@@ -340,6 +365,15 @@ mod tests {
         lines.iter().for_each(|line| assert_eq!(tell(line, &mut last, &emit), None));
         assert_eq!(tell(&format!("{MARK}{END}error"), &mut last, &emit), Some(Mark::End(Ending::Error)));
         assert_eq!(last, message);
+    }
+
+    #[test]
+    fn a_second_copy_of_what_cells_have_is_refused() {
+        let told = |code: &str| refused(code).map(|message| message.split(':').nth(1).unwrap().to_owned());
+        assert_eq!(told("let a = 1;\n:dep candle-core = \"0.11\""), Some("dep candle-core`".to_owned()));
+        assert_eq!(told(":dep candle_nn = { version = \"0.11\" }"), Some("dep candle-nn`".to_owned()));
+        assert_eq!(told(":dep polars"), Some("dep polars`".to_owned()));
+        assert_eq!(told(":dep itertools = \"0.14\"\n// :dep polars\nlet lab = 1;"), None);
     }
 
     #[test]

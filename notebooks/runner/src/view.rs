@@ -202,14 +202,14 @@ mod tests {
 
     #[test]
     fn a_session_sees_our_packages_and_those_that_are_shown() {
-        let (top, lab, candle, tonic) =
+        let (top, lab, tensors, tonic) =
             ("path+file:///w/notebooks#topolab@0.1.0", "path+file:///w/lab#0.1.0", "reg#candle-core@1", "reg#tonic@1");
         let all = json!({
-            "packages": [package(top, "topolab"), package(lab, "lab"), package(candle, "candle-core"), package(tonic, "tonic")],
+            "packages": [package(top, "topolab"), package(lab, "lab"), package(tensors, "candle-core"), package(tonic, "tonic")],
             "resolve": {"nodes": [
                 node(top, &[(lab, Value::Null), (tonic, Value::Null)]),
-                node(lab, &[(candle, Value::Null), (tonic, Value::Null)]),
-                node(candle, &[(tonic, json!("dev"))]),
+                node(lab, &[(tensors, Value::Null), (tonic, Value::Null)]),
+                node(tensors, &[(tonic, json!("dev"))]),
                 node(tonic, &[]),
             ]},
         });
@@ -217,13 +217,13 @@ mod tests {
         let session = json!({"packages": [package(cells, "ctx")], "resolve": {"nodes": [node(cells, &[])]}});
         let joined = join(session, select(all));
         let ids: Vec<&str> = joined["packages"].as_array().unwrap().iter().map(|package| text(&package["id"])).collect();
-        assert_eq!(ids, [cells, top, lab, candle]);
+        assert_eq!(ids, [cells, top, lab, tensors]);
         assert_eq!(joined["packages"][1]["targets"], json!([{"kind": ["lib"]}]));
         let nodes = joined["resolve"]["nodes"].as_array().unwrap();
         let of = |id: &str| nodes.iter().find(|node| node["id"] == id).unwrap();
         assert_eq!(of(cells)["deps"][0], json!({"name": "topolab", "pkg": top, "dep_kinds": [{"kind": null, "target": null}]}));
-        assert_eq!((&of(top)["dependencies"], &of(lab)["dependencies"]), (&json!([lab]), &json!([candle])));
-        assert_eq!(of(candle)["deps"], json!([]));
+        assert_eq!((&of(top)["dependencies"], &of(lab)["dependencies"]), (&json!([lab]), &json!([tensors])));
+        assert_eq!(of(tensors)["deps"], json!([]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use pipeline::loader::Config;
 use pipeline::{Loader, Store};
 
 use super::{get, pictures, store};
-use crate::commanding::program;
+use crate::programs::program;
 use crate::python::{environment, succeeds};
 
 /// `pipeline serve`, killed with this value.
