@@ -21,17 +21,21 @@ pub(crate) fn built(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     // The build that these tests are of.
     let config = std::env::var_os(CONFIG).map(|config| ["--config".into(), config]);
-    let output = Command::new(env!("CARGO"))
-        .args(config.into_iter().flatten())
-        .args(arguments)
-        .current_dir(root)
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo tells a test, build scripts would take for a change, and compile again what was built for all.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_a_test)) {
+        cargo.env_remove(name);
+    }
+    let output = cargo.args(config.into_iter().flatten()).args(arguments).current_dir(root).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{name} does not build");
     let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
     let executables = messages.filter_map(|message| message.unwrap()["executable"].as_str().map(PathBuf::from));
     executables.last().expect("cargo says what it built")
+}
+
+/// Whether cargo sets this variable for the tests of one package.
+fn of_a_test(name: &str) -> bool {
+    ["CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_", "CARGO_TARGET_TMPDIR"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// A folder of idx files: what MNIST is, of pictures of any size.

@@ -103,10 +103,20 @@ impl Workspace {
     }
 }
 
+/// How variables begin that cargo sets for a program that it runs.
+const OF_A_RUN: [&str; 6] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_", "CARGO_TARGET_TMPDIR"];
+
 fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Flags from outside would compile candle and polars once more, and then once more for notebooks.
     cargo.current_dir(root).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // What cargo tells the program that it runs. A build script that asks for one of these (ring's does) would run again whenever another
+    // program calls cargo, and all that stands on it would be compiled again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_A_RUN.iter().any(|prefix| name.starts_with(prefix))) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 

@@ -7,7 +7,6 @@
 //! [`Library::flags`]. cargo cannot link it, since it takes a flag (`prefer-dynamic`) for all packages or for none.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -158,7 +157,7 @@ impl Built {
     }
 
     fn by_cargo(places: &Places) -> Result<Self> {
-        let mut command = places.cargo(&OsString::from("cargo"));
+        let mut command = places.cargo();
         // All libraries of the workspace, so that the packages below have the features that tests give them.
         command.args(["build", "--lib", "--message-format=json-render-diagnostics"]);
         for feature in

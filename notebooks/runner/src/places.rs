@@ -1,12 +1,14 @@
 //! Where the workspace, its target folder and the compiler are.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+
+/// How variables begin that cargo sets for a program that it runs.
+const OF_A_RUN: [&str; 6] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_", "CARGO_TARGET_TMPDIR"];
 
 /// Where things are: found from this program's own path, `<target>/debug/notebook-runner`.
 pub(crate) struct Places {
@@ -56,11 +58,17 @@ impl Places {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// `cargo` in the workspace, without flags from outside: they would compile candle and polars once more.
-    pub(crate) fn cargo(&self, cargo: &OsString) -> Command {
-        let mut command = Command::new(cargo);
+    /// `cargo` in the workspace, without flags from outside: they would compile candle and polars once more. And without what cargo
+    /// tells a program that it runs: build scripts that ask for it (ring's does) would run again whenever another program calls cargo.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new("cargo");
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        for (name, _) in env::vars_os() {
+            if name.to_str().is_some_and(|name| OF_A_RUN.iter().any(|prefix| name.starts_with(prefix))) {
+                command.env_remove(name);
+            }
+        }
         command
     }
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::places::Places;
 
 /// Packages of others whose types a cell's variables have.
-const SHOWN: [&str; 10] = [
+const SHOWN: [&str; 11] = [
     "candle-core",
     "candle-nn",
     "polars",
@@ -31,6 +31,7 @@ const SHOWN: [&str; 10] = [
     "polars-row",
     "polars-arrow",
     "half",
+    "tokio",
 ];
 
 /// The package that re-exports them.
@@ -51,7 +52,7 @@ const VIEW: &str = "TOPOLAB_VIEW";
 /// When cargo fails.
 pub(crate) fn of(places: &Places) -> Result<Value> {
     let host = places.ask_rustc(&["--print", "host-tuple"])?;
-    let mut command = places.cargo(&OsString::from("cargo"));
+    let mut command = places.cargo();
     command.args(["metadata", "--format-version=1", "--filter-platform", &host]);
     Ok(select(metadata(&mut command)?))
 }
