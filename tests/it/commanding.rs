@@ -116,8 +116,8 @@ fn help() {
                       The synsets that the numbers of the devkit's ground truth stand for, one a line
 
                   --downloads <FOLDER>
-                      Where files of public data sets are kept; by default the folder topolab/data of the user's
-                      cache ($XDG_CACHE_HOME, ~/.cache)
+                      Where files of public data sets are kept; topolab/data in $XDG_CACHE_HOME or ~/.cache by
+                      default
 
               -h, --help
                       Print help (see a summary with '-h')
@@ -281,8 +281,7 @@ fn mistakes_are_explained() {
         1
         ---
         error: cannot open the data set nowhere
-          caused by: nowhere: cannot open
-          caused by: No such file or directory (os error 2)
+          caused by: nowhere: wanted a file or folder, or one of mnist, fashion-mnist, kmnist, cifar10, cifar100, tiny-imagenet, found none
     "#]],
     );
     check(

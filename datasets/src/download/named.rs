@@ -1,8 +1,11 @@
 //! The public data sets by name: where their files are, how long they are, and what they hash to.
 
-use std::path::Path;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
-use super::fetch;
+use super::{SILENCE, Wanted, client, fetch_from};
 use crate::{Dataset, Error, Result, Source, open_as};
 
 /// One published file of a data set.
@@ -14,25 +17,30 @@ pub struct Published {
     pub size: u64,
     /// SHA-256, 64 hexadecimal digits.
     pub sha256: &'static str,
-    /// Folders on the web that have it; the first that answers is taken.
-    pub places: &'static [&'static str],
+    /// URLs of the folders that have it, without a slash at the end, in the order in which they are asked.
+    pub mirrors: &'static [&'static str],
 }
 
 impl Published {
-    const fn new(name: &'static str, size: u64, sha256: &'static str, places: &'static [&'static str]) -> Self {
-        Self { name, size, sha256, places }
+    const fn new(name: &'static str, size: u64, sha256: &'static str, mirrors: &'static [&'static str]) -> Self {
+        Self { name, size, sha256, mirrors }
     }
 }
 
 const MNIST: &[&str] = &["https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist"];
-const FASHION: &[&str] = &["http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"];
+const FASHION: &[&str] = &[
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+];
 const KMNIST: &[&str] = &["https://codh.rois.ac.jp/kmnist/dataset/kmnist", "http://codh.rois.ac.jp/kmnist/dataset/kmnist"];
 const TORONTO: &[&str] = &["https://www.cs.toronto.edu/~kriz"];
-const STANFORD: &[&str] = &["http://cs231n.stanford.edu"];
+const STANFORD: &[&str] = &["https://cs231n.stanford.edu", "http://cs231n.stanford.edu"];
 
-/// What is published of a data set; nothing of those that nobody may download without asking, or that are the user's own.
+/// The published files of a data set; none of ImageNet, which is not given to everybody, nor of data of one's own.
 ///
-/// The digests are of files that independent collections list alike; those of MNIST and Fashion-MNIST were computed from the files, too.
+/// Where the sizes and digests are from: those of MNIST, Fashion-MNIST, and KMNIST's test images and all its labels are of the files
+/// themselves, whose MD5 sums are the published ones. Several projects that know nothing of each other list those of KMNIST's training
+/// images, CIFAR-10, CIFAR-100 and TinyImageNet alike.
 pub fn files(source: Source) -> &'static [Published] {
     match source {
         Source::Mnist => {
@@ -146,7 +154,6 @@ pub fn files(source: Source) -> &'static [Published] {
             }
         }
         Source::TinyImagenet => {
-            // Stanford publishes no digest; this one is what many independent downloads have had since 2016.
             const {
                 &[Published::new(
                     "tiny-imagenet-200.zip",
@@ -160,111 +167,83 @@ pub fn files(source: Source) -> &'static [Published] {
     }
 }
 
-/// A public data set: its files are downloaded to `folder/NAME`, as far as they are not there yet, and opened.
+/// What [`named`] knows: `mnist`, `fashion-mnist`, `kmnist`, `cifar10`, `cifar100`, `tiny-imagenet`.
+pub fn names() -> Vec<&'static str> {
+    Source::ALL.into_iter().filter(|source| !files(*source).is_empty()).map(Source::name).collect()
+}
+
+/// A public data set by its name: its files are downloaded to `folder/NAME`, as far as they are not there yet, and opened.
 ///
 /// `progress` is told, for each file, its name, the bytes that are there, and the bytes there will be. A download that is interrupted is
-/// taken up by the next call.
+/// taken up by the next call. Without a network, put the published files into `folder/NAME` by other means; they are checked likewise.
 ///
 /// ```no_run
-/// use datasets::{Dataset, Source, download};
+/// use datasets::{Dataset, download};
 ///
-/// let cifar = download::named(Source::Cifar10, "data", |name, done, size| println!("{name}: {done} of {size} bytes"))?;
-/// assert_eq!(cifar.info().name, "cifar10");
+/// let cifar = download::named("cifar10", "data", |file, done, size| println!("{file}: {done} of {size} bytes"))?;
+/// assert_eq!(cifar.info().splits[0].len, 50_000);
 /// # Ok::<(), datasets::Error>(())
 /// ```
 ///
 /// # Errors
-/// When nothing is published of that source, or as [`fetch`] and [`open_as`].
-pub fn named(source: Source, folder: impl AsRef<Path>, progress: impl FnMut(&str, u64, u64)) -> Result<Box<dyn Dataset>> {
-    let files = files(source);
-    let folder = folder.as_ref().join(source.name());
-    if files.is_empty() {
-        let known: Vec<&str> = Source::ALL.into_iter().filter(|source| !self::files(*source).is_empty()).map(Source::name).collect();
-        return Err(Error::config("download", "source", format!("one of {}", known.join(", ")), source));
+/// When there is no public data set of this name (the message lists all), when no server has a file, when a file is not what was
+/// published, and as [`open_as`].
+pub fn named(name: &str, folder: impl AsRef<Path>, progress: impl FnMut(&str, u64, u64)) -> Result<Box<dyn Dataset>> {
+    let Some(source) = Source::ALL.into_iter().find(|source| source.name() == name && !files(*source).is_empty()) else {
+        return Err(Error::config("public data set", "name", format!("one of {}", names().join(", ")), name));
+    };
+    published(source, files(source), folder.as_ref().join(name), progress)
+}
+
+/// As [`named`], of files that the caller lists: those of a mirror of one's own, or another edition. They are kept in `folder`. One file
+/// alone is an archive, which is read as it is; several are files of a folder.
+///
+/// # Errors
+/// As [`named`].
+pub fn published(
+    source: Source,
+    files: &[Published],
+    folder: impl AsRef<Path>,
+    mut progress: impl FnMut(&str, u64, u64),
+) -> Result<Box<dyn Dataset>> {
+    let (folder, client) = (folder.as_ref(), client(SILENCE));
+    for file in files {
+        let urls: Vec<String> = file.mirrors.iter().map(|mirror| format!("{mirror}/{}", file.name)).collect();
+        let wanted = Wanted { size: file.size, sha256: file.sha256 };
+        fetch_from(&urls, &folder.join(file.name), &wanted, &client, |done, size| progress(file.name, done, size))?;
     }
-    fetch_all(files, &folder, progress)?;
     match files {
-        // An archive is read as it is.
         [file] => open_as(source, folder.join(file.name)),
         _ => open_as(source, folder),
     }
 }
 
-/// Fetches files from the first of their places that has them.
-fn fetch_all(files: &[Published], folder: &Path, mut progress: impl FnMut(&str, u64, u64)) -> Result<()> {
-    for file in files {
-        let mut last = None;
-        for place in file.places {
-            let url = format!("{place}/{}", file.name);
-            match fetch(&url, folder.join(file.name), file.size, file.sha256, |done, size| progress(file.name, done, size)) {
-                Ok(()) => {
-                    last = None;
-                    break;
-                }
-                // Another place may have what this one has not. What is wrong with this machine is wrong with all of them.
-                Err(error @ (Error::Download { .. } | Error::Format { .. })) => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some(error) = last {
-            return Err(error);
-        }
-    }
-    Ok(())
+/// Where downloads are kept unless the user names a folder: `topolab/data` in the user's cache, which is what `XDG_CACHE_HOME` says, or
+/// `.cache` in the home folder where that is not set; none without either. The caller reads the environment, no library function does.
+///
+/// ```
+/// use datasets::download::default_folder;
+///
+/// assert_eq!(default_folder(None, Some("/home/ada".into())), Some("/home/ada/.cache/topolab/data".into()));
+/// assert_eq!(default_folder(Some("/big/cache".into()), None), Some("/big/cache/topolab/data".into()));
+/// ```
+pub fn default_folder(xdg_cache_home: Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
+    // The XDG specification has relative paths ignored.
+    let cache = xdg_cache_home.map(PathBuf::from).filter(|cache| cache.is_absolute());
+    Some(cache.or_else(|| Some(home?.join(".cache")))?.join("topolab/data"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpListener;
-
     use super::*;
 
-    /// Serves `content` under the name `a` in the folder `good`, and nothing in others; where it is.
-    fn serve(content: &'static [u8]) -> &'static str {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let request = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect::<Vec<_>>();
-                let (status, body) = if request[0].starts_with("GET /good/a ") { ("200 OK", content) } else { ("404 Not Found", &b""[..]) };
-                let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-                (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(body)).unwrap();
-            }
-        });
-        address.leak()
-    }
-
     #[test]
-    fn the_second_place_is_asked_when_the_first_has_nothing() {
-        let server = serve(b"abc");
-        let place = |name: &str| -> &'static str { format!("{server}/{name}").leak() };
-        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // of `abc`, FIPS 180-2
-        let folder = std::env::temp_dir().join(format!("topolab-download-{}", std::process::id()));
-        let bad: &[&str] = vec![place("bad")].leak();
-        let error = fetch_all(&[Published::new("a", 3, sha256, bad)], &folder, |_, _, _| {}).unwrap_err();
-        assert!(matches!(&error, Error::Download { url, .. } if *url == format!("{server}/bad/a")), "{error}");
-        let both: &[&str] = vec![place("bad"), place("good")].leak();
-        let mut told = vec![];
-        fetch_all(&[Published::new("a", 3, sha256, both)], &folder, |name, done, size| told.push((name.to_owned(), done, size))).unwrap();
-        assert_eq!(std::fs::read(folder.join("a")).unwrap(), b"abc");
-        assert_eq!(told.last(), Some(&("a".to_owned(), 3, 3)));
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn what_is_nowhere_published_is_refused_with_what_is() {
-        let error = named(Source::Imagenet, "nowhere", |_, _, _| {}).err().unwrap().to_string();
-        assert_eq!(error, "download: source: wanted one of mnist, fashion-mnist, kmnist, cifar10, cifar100, tiny-imagenet, found imagenet");
-        assert!(!Path::new("nowhere").exists());
-    }
-
-    #[test]
-    fn every_digest_is_one() {
+    fn every_file_has_a_digest_and_mirrors() {
+        assert_eq!(names(), ["mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "tiny-imagenet"]);
         for file in Source::ALL.into_iter().flat_map(files) {
             assert!(file.sha256.len() == 64 && file.sha256.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()), "{file:?}");
             assert!(
-                !file.places.is_empty() && file.places.iter().all(|place| place.starts_with("http") && !place.ends_with('/')),
+                !file.mirrors.is_empty() && file.mirrors.iter().all(|mirror| mirror.starts_with("http") && !mirror.ends_with('/')),
                 "{file:?}"
             );
         }

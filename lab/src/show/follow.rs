@@ -1,4 +1,4 @@
-//! Progress of the lab's own long work.
+//! Progress of long work: training, a sweep, a download.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,27 @@ pub fn training(what: impl Into<String>) -> impl FnMut(Event<'_>) {
         Event::Epoch { row, .. } => {
             last = None;
             tested = row.test_accuracy.map(|accuracy| format!("  test accuracy {accuracy:.4}")).unwrap_or_default();
+        }
+    }
+}
+
+/// Follows the download of a data set by its name, file by file: what `ensure_public` of the crate `pipeline` takes last. Shows nothing of
+/// files that are there already.
+pub fn downloading() -> impl FnMut(&str, u64, u64) {
+    let mut current: Option<(String, Progress)> = None;
+    move |file, done, size| {
+        if current.as_ref().is_none_or(|(name, _)| name != file) {
+            if done == size {
+                return;
+            }
+            let what = format!("{file}, {:.1} MB", size as f64 / 1e6);
+            current = Some((file.to_owned(), Progress::auto(what, size).behind(done)));
+        }
+        if done < size {
+            current.iter_mut().for_each(|(_, progress)| progress.set(done, ""));
+        } else if let Some((_, mut progress)) = current.take() {
+            progress.set(done, "");
+            progress.finish("");
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::metrics::memory::Memory;
 use crate::metrics::profile::Profile;
 use crate::table::Table;
 
-pub use follow::{sweeping, training};
+pub use follow::{downloading, sweeping, training};
 pub use progress::Progress;
 
 /// Shows HTML, and `plain` where there is no HTML: in a terminal, in a diff, in a search.

@@ -101,7 +101,8 @@ pub struct Convert {
     /// The synsets that the numbers of the devkit's ground truth stand for, one a line
     #[arg(long, value_name = "FILE", requires = "val_labels")]
     synsets: Option<PathBuf>,
-    /// Where files of public data sets are kept; by default the folder topolab/data of the user's cache ($XDG_CACHE_HOME, ~/.cache)
+    /// Where files of public data sets are kept; topolab/data in $XDG_CACHE_HOME or ~/.cache by default
+    #[cfg(feature = "download")]
     #[arg(long, value_name = "FOLDER")]
     downloads: Option<PathBuf>,
 }
@@ -165,7 +166,7 @@ impl Convert {
     fn run(self) -> anyhow::Result<ExitCode> {
         let dataset = self.open().with_context(|| format!("cannot open the data set {}", self.source.display()))?;
         let source = match self.public() {
-            Some(source) => source.to_string(),
+            Some(name) => name.to_owned(),
             None => self.source.canonicalize().unwrap_or_else(|_| self.source.clone()).display().to_string(),
         };
         let defaults = Options::new(source);
@@ -202,8 +203,8 @@ impl Convert {
     }
 
     fn open(&self) -> anyhow::Result<Box<dyn Dataset>> {
-        if let Some(source) = self.public() {
-            return self.download(source);
+        if let Some(name) = self.public() {
+            return self.download(name);
         }
         Ok(match (self.kind, &self.val_labels) {
             (None | Some(Source::Imagenet), Some(labels)) => Box::new(Folder::ilsvrc2012(&self.source, labels, self.synsets.as_deref())?),
@@ -216,38 +217,44 @@ impl Convert {
 }
 
 impl Convert {
-    /// The public data set that SOURCE names, where nothing lies at that path.
-    fn public(&self) -> Option<Source> {
-        let source = self.source.to_str()?.parse().ok()?;
-        (self.kind.is_none() && self.val_labels.is_none() && self.source.symlink_metadata().is_err()).then_some(source)
+    /// The name that SOURCE is, of a public data set or none, where it is no path to anything.
+    fn public(&self) -> Option<&str> {
+        let name = self.source.to_str().filter(|source| !source.contains(['/', '.']))?;
+        (self.kind.is_none() && self.val_labels.is_none() && self.source.symlink_metadata().is_err()).then_some(name)
     }
 
     #[cfg(feature = "download")]
-    fn download(&self, source: Source) -> anyhow::Result<Box<dyn Dataset>> {
-        let cache = || {
-            let home = || std::env::home_dir().map(|home| home.join(".cache"));
-            let cache = std::env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty()).map(PathBuf::from).or_else(home);
-            cache.map(|cache| cache.join("topolab/data")).context("--downloads: wanted a folder, since there is no home folder")
-        };
-        let folder = self.downloads.clone().map_or_else(cache, Ok)?;
-        log(&format!("{source} is kept in {}", folder.join(source.name()).display()));
-        let (mut file, mut bar) = (String::new(), Bar::new("bytes"));
-        let dataset = datasets::download::named(source, folder, |name, done, size| {
-            if file != name {
+    fn download(&self, name: &str) -> anyhow::Result<Box<dyn Dataset>> {
+        use datasets::download;
+
+        if !download::names().contains(&name) {
+            anyhow::bail!("{name}: wanted a file or folder, or one of {}, found none", download::names().join(", "));
+        }
+        let cache = || download::default_folder(std::env::var_os("XDG_CACHE_HOME"), std::env::home_dir());
+        let folder = self.downloads.clone().or_else(cache).context("--downloads: wanted a folder, since there is no home folder")?;
+        log(&format!("the files of {name} are kept in {}", folder.join(name).display()));
+        let (mut shown, mut bar) = (String::new(), Bar::new("bytes"));
+        let dataset = download::named(name, folder, |file, done, size| {
+            // Nothing is to be seen of a file that is there.
+            if file != shown && done < size {
                 bar.end();
-                name.clone_into(&mut file);
+                file.clone_into(&mut shown);
                 bar = Bar::new("bytes");
-                log(&format!("{name}: {:.1} MB", size as f64 / 1e6));
+                log(&format!("downloading {file}, {:.1} MB", size as f64 / 1e6));
             }
-            bar.show(Progress { done: done as usize, total: size as usize, bytes: done, bad: 0 });
+            // More than there should be, or what was there thrown away: the end of the download will tell.
+            let done = done.min(size);
+            if file == shown {
+                bar.show(Progress { done: done as usize, total: size as usize, bytes: done, bad: 0 });
+            }
         });
         bar.end();
         Ok(dataset?)
     }
 
     #[cfg(not(feature = "download"))]
-    fn download(&self, source: Source) -> anyhow::Result<Box<dyn Dataset>> {
-        anyhow::bail!("{source}: nothing is at this path, and this program was built without the feature `download`")
+    fn download(&self, name: &str) -> anyhow::Result<Box<dyn Dataset>> {
+        anyhow::bail!("{name}: wanted a file or folder, found none; a build with the feature `download` has public data sets by name")
     }
 }
 
@@ -357,7 +364,7 @@ impl Bar {
         let (tenth, now) = (progress.done * 10 / progress.total.max(1), begun.elapsed());
         if tenth > self.tenth || now >= self.told + MINUTE {
             (self.tenth, self.told) = (tenth, now);
-            let pace = pace(progress.done - before, progress.total - progress.done, now);
+            let pace = pace(progress.done.saturating_sub(before), progress.total - progress.done, now);
             log(&format!("{} of {} {}, {megabytes} MB{bad}{pace}", progress.done, progress.total, self.what));
         }
     }

@@ -145,32 +145,37 @@ pub fn ensure(dataset: &dyn Dataset, target: impl AsRef<Path>, source: &str) -> 
     Ok(store)
 }
 
-/// The store of a public data set, `folder/NAME.lmdb`: downloaded and converted where it is not there. What is downloaded stays in
-/// `folder/downloads`, and is not fetched again.
+/// The store of a public data set, `stores/NAME.lmdb`: opened where it is there; where it is not, the data set is downloaded to
+/// `downloads/NAME`, as far as it is not there, and converted. `progress` is told the name of each file that is downloaded, the bytes that
+/// are there and the bytes there will be.
 ///
 /// ```no_run
-/// let store = pipeline::convert::public("cifar10", "stores")?;
+/// let store = pipeline::convert::ensure_public("cifar10", "stores", "downloads", |_, _, _| {})?;
 /// # Ok::<(), pipeline::Error>(())
 /// ```
 ///
 /// # Errors
-/// When there is no public data set of this name (the message lists all), as [`datasets::download::named`], and as [`ensure`].
+/// When there is no public data set of this name, and otherwise as [`datasets::download::named`]; as [`ensure`].
 ///
 /// # Panics
 /// As [`convert`].
 #[cfg(feature = "download")]
-pub fn public(name: &str, folder: impl AsRef<Path>) -> Result<Store> {
-    let source: datasets::Source = name.parse().map_err(Error::Dataset)?;
-    let folder = folder.as_ref();
-    let target = folder.join(format!("{source}.lmdb"));
-    // A store that is there needs neither network nor downloads.
-    if let Ok(store) = Store::open(&target)
-        && (store.meta().name.as_str(), store.meta().source.as_str()) == (source.name(), source.name())
+pub fn ensure_public(
+    name: &str,
+    stores: impl AsRef<Path>,
+    downloads: impl AsRef<Path>,
+    progress: impl FnMut(&str, u64, u64),
+) -> Result<Store> {
+    let target = stores.as_ref().join(format!("{name}.lmdb"));
+    // A store that is there needs neither network nor downloads. Others of that name are refused by `ensure`.
+    if datasets::download::names().contains(&name)
+        && let Ok(store) = Store::open(&target)
+        && (&*store.meta().name, &*store.meta().source) == (name, name)
     {
         return Ok(store);
     }
-    let dataset = datasets::download::named(source, folder.join("downloads"), |_, _, _| {}).map_err(Error::Dataset)?;
-    ensure(dataset.as_ref(), target, source.name())
+    let dataset = datasets::download::named(name, downloads, progress).map_err(Error::Dataset)?;
+    ensure(dataset.as_ref(), target, name)
 }
 
 /// Where the store of `target` grows.
