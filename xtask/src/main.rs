@@ -9,7 +9,6 @@ mod bench;
 mod checks;
 mod feeding;
 mod fuzz;
-mod installed;
 mod lab;
 mod markdown;
 mod notebook;
@@ -72,8 +71,6 @@ enum Command {
     },
     /// Check the walls between rooms, and the files themselves
     Tidy,
-    /// Install the program `topolab` into the target folder, and run it in an empty environment
-    Installed,
     /// Run benchmarks; without a name all that measure only ourselves
     Bench {
         #[command(subcommand)]
@@ -128,7 +125,6 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Ci => checks::ci(&workspace),
         Command::Fuzz { filter, seconds } => fuzz::fuzz(&workspace, filter.as_deref(), seconds),
         Command::Tidy => tidy::tidy(&workspace),
-        Command::Installed => installed::check(&workspace),
         Command::Bench { bench } => bench::bench(&workspace, bench),
     }
 }
