@@ -9,6 +9,7 @@ mod bench;
 mod checks;
 mod feeding;
 mod fuzz;
+mod installed;
 mod lab;
 mod markdown;
 mod notebook;
@@ -71,6 +72,14 @@ enum Command {
     },
     /// Check the walls between rooms, and the files themselves
     Tidy,
+    /// Check that `topolab` runs outside the workspace, with an empty environment
+    ///
+    /// Copies the program of the tests, or, with --release, installs it by `cargo install`, which takes many minutes.
+    Installed {
+        /// Install it, in the release profile
+        #[arg(long)]
+        release: bool,
+    },
     /// Run benchmarks; without a name all that measure only ourselves
     Bench {
         #[command(subcommand)]
@@ -125,6 +134,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Ci => checks::ci(&workspace),
         Command::Fuzz { filter, seconds } => fuzz::fuzz(&workspace, filter.as_deref(), seconds),
         Command::Tidy => tidy::tidy(&workspace),
+        Command::Installed { release } => installed::check(&workspace, release),
         Command::Bench { bench } => bench::bench(&workspace, bench),
     }
 }

@@ -73,6 +73,14 @@ impl Workspace {
         self.built(&["--bin=lab"], "lab")
     }
 
+    /// Builds the program `topolab` where that is needed, and says where it is.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn topolab(&self) -> Result<PathBuf> {
+        self.built(&["--bin=topolab"], "topolab")
+    }
+
     fn built(&self, what: &[&str], name: &str) -> Result<PathBuf> {
         call(self.cargo(&["build"]).args(what))?;
         let program = self.target.join("debug").join(name);
