@@ -1,4 +1,4 @@
-"""Batches from `pipeline serve`, with pyarrow alone: python client.py grpc+tcp://127.0.0.1:4100 tiny [token]"""
+"""Batches from `topolab data serve`, with pyarrow alone: python client.py grpc+tcp://127.0.0.1:4100 tiny [token]"""
 import json, sys
 import numpy as np
 from pyarrow import flight

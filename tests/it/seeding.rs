@@ -104,7 +104,7 @@ fn a_broken_one_says_what_is_wrong() {
     let theirs = folder.path().join("theirs.lmdb");
     std::fs::copy(golden("seed.lmdb"), &theirs).unwrap();
     let error = Store::open(&theirs).unwrap_err();
-    expect![[r#"DIR/theirs.lmdb: not a store: wanted a record "meta" with a format version, found a store of folder2lmdb, which `pipeline convert` makes one of"#]]
+    expect![[r#"DIR/theirs.lmdb: not a store: wanted a record "meta" with a format version, found a store of folder2lmdb, which `topolab data convert` makes one of"#]]
         .assert_eq(&text(&error, folder.path()));
 }
 

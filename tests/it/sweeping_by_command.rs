@@ -254,7 +254,7 @@ fn a_network_is_trained_and_tested() {
     check(
         "eval --data shapes.lmdb -c elsewhere",
         expect![[r#"
-        error: elsewhere: wanted network.json, which is there after the first epoch of `lab train`
+        error: elsewhere: wanted network.json, which is there after the first epoch of `topolab train`
     "#]],
     );
     check(

@@ -1,4 +1,4 @@
-//! `lab sweep`.
+//! `topolab sweep`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

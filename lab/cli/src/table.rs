@@ -1,4 +1,4 @@
-//! `lab table`.
+//! `topolab table`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `lab train` and `lab eval`.
+//! `topolab train` and `topolab eval`.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ struct Setting {
     /// A network by its name (an unknown one lists them), or a JSON file with an architecture; needless where --checkpoint has one
     #[arg(short = 'a', long, visible_alias = "arch", value_name = "NAME")]
     model: Option<String>,
-    /// A store, as `pipeline convert` makes it
+    /// A store, as `topolab data convert` makes it
     #[arg(short, long, value_name = "STORE")]
     data: PathBuf,
     /// Multiple of the channels of a mobile network
@@ -63,7 +63,7 @@ fn constants(name: &str) -> Result<Constants, String> {
 /// Train a network on a store, and test it after every epoch
 ///
 /// With --checkpoint the run is kept in a folder: the same command goes on where it was killed. After every epoch the folder has
-/// network.json and model.safetensors, which `lab eval --checkpoint` reads, and in the end history.csv. Small pictures are padded by an eighth
+/// network.json and model.safetensors, which `topolab eval --checkpoint` reads, and in the end history.csv. Small pictures are padded by an eighth
 /// and cropped, others cropped at random and resized; both are mirrored.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES, after_long_help = format!("{TRAINING}\n\n{EXIT_CODES}"))]
@@ -122,9 +122,9 @@ pub struct Train {
 
 const TRAINING: &str = r#"From a folder of ImageNet to a number:
 
-  pipeline convert ILSVRC/Data/CLS-LOC "imagenet.lmdb"
-  lab train --model mobilenet_v2 --data "imagenet.lmdb" --epochs 150 --lr-decay cos --lr 0.05 --wd 4e-5 -c ckpt
-  lab eval --data "imagenet.lmdb" -c ckpt"#;
+  topolab data convert ILSVRC/Data/CLS-LOC "imagenet.lmdb"
+  topolab train --model mobilenet_v2 --data "imagenet.lmdb" --epochs 150 --lr-decay cos --lr 0.05 --wd 4e-5 -c ckpt
+  topolab eval --data "imagenet.lmdb" -c ckpt"#;
 
 /// Test a network on a store: loss, and how often the class is the first, or among the first five
 ///
@@ -135,7 +135,7 @@ const TRAINING: &str = r#"From a folder of ImageNet to a number:
 pub struct Eval {
     #[command(flatten)]
     setting: Setting,
-    /// The folder of a run of `lab train`
+    /// The folder of a run of `topolab train`
     #[arg(short, long, value_name = "FOLDER")]
     checkpoint: Option<PathBuf>,
     /// Average the logits over ten crops: corners and middle, and the same mirrored
@@ -145,7 +145,7 @@ pub struct Eval {
 
 const TESTING: &str = r#"torchvision's weights:
 
-  lab eval --model resnet50 --weight resnet50-0676ba61.pth --data "imagenet.lmdb""#;
+  topolab eval --model resnet50 --weight resnet50-0676ba61.pth --data "imagenet.lmdb""#;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Decay {
@@ -174,7 +174,7 @@ impl Kept {
             return Ok(None);
         }
         let text = std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("{}: wanted a network as `lab train` writes it", path.display()))
+        serde_json::from_slice(&text).with_context(|| format!("{}: wanted a network as `topolab train` writes it", path.display()))
     }
 
     fn write(&self, model: &Model, folder: &Path) -> Result<()> {
@@ -355,7 +355,7 @@ pub(crate) fn eval(args: &Eval) -> Result<ExitCode> {
     };
     let kept = folder.map(Kept::read).transpose()?.flatten();
     if let (Some(folder), None) = (folder, &kept) {
-        bail!("{}: wanted {}, which is there after the first epoch of `lab train`", folder.display(), Kept::NETWORK);
+        bail!("{}: wanted {}, which is there after the first epoch of `topolab train`", folder.display(), Kept::NETWORK);
     }
     let Ready { model, size, test, .. } = args.setting.ready(kept, Some(&weight), 0, args.ten_crop)?;
     let (score, top5) = evaluate_top5(&model, &Shown(&test))?;

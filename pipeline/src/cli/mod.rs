@@ -317,7 +317,7 @@ fn complain_of_skipped(skipped: &[Skipped]) {
     }
 }
 
-/// A reader that has seen enough (`pipeline inspect .. | head -1`) is no error.
+/// A reader that has seen enough (`topolab data inspect .. | head -1`) is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),

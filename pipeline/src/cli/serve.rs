@@ -69,12 +69,12 @@ pub struct Serve {
 const EXAMPLES: &str = "\
 Examples:
   On this machine, for its users:
-      pipeline serve tiny.lmdb --listen 127.0.0.1:4100
+      topolab data serve tiny.lmdb --listen 127.0.0.1:4100
   For whoever may open a socket:
-      pipeline serve tiny.lmdb --listen unix:/run/pipeline/flight.sock
+      topolab data serve tiny.lmdb --listen unix:/run/pipeline/flight.sock
   For other machines:
       openssl rand -hex 32 > token
-      pipeline serve tiny.lmdb imagenet.lmdb --listen 0.0.0.0:4100 \\
+      topolab data serve tiny.lmdb imagenet.lmdb --listen 0.0.0.0:4100 \\
           --token-file token --tls-certificate server.pem --tls-key server.key --metrics 127.0.0.1:9100
   As a service: examples/pipeline.service
 

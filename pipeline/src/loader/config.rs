@@ -10,7 +10,7 @@ use crate::{Error, Result, Store};
 
 /// Which samples, in which order, and what is done to them on the way; the fields stand as the data flows.
 ///
-/// As JSON, in a file or a ticket of `pipeline serve`, where any field may be left out:
+/// As JSON, in a file or a ticket of `topolab data serve`, where any field may be left out:
 ///
 /// ```
 /// let config: pipeline::loader::Config = serde_json::from_str(r#"{

@@ -331,7 +331,7 @@ fn read_meta(path: &Path, environment: &Environment) -> Result<Meta> {
             return Err(foreign("a conversion that did not end; repeat its command to continue it".to_owned()));
         }
         Err(lmdb::Error::NotFound) if transaction.get(main, &"__keys__").is_ok() => {
-            return Err(foreign("a store of folder2lmdb, which `pipeline convert` makes one of".to_owned()));
+            return Err(foreign("a store of folder2lmdb, which `topolab data convert` makes one of".to_owned()));
         }
         Err(lmdb::Error::NotFound | lmdb::Error::Incompatible) => return Err(foreign("an LMDB file without one".to_owned())),
         Err(error) => return Err(database(path, "read the meta record", error)),
