@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, call};
-use crate::{notebook, tidy};
+use crate::{fuzz, installed, notebook, tidy};
 
 /// Tells the tests where the notebook runner is; without it they skip what needs one.
 const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
@@ -29,7 +29,7 @@ pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, checked: bool) -
     call(workspace.cargo(&["test"]).args(filter).env(RUNNER, runner))
 }
 
-/// All checks, quick ones first, tests last.
+/// All checks, quick ones first, the tests as a user runs them last.
 ///
 /// # Errors
 /// At the first that fails.
@@ -48,5 +48,8 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     step("documentation", &|| call(workspace.cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
     step("notebooks", &|| notebook::check(workspace, vec![]))?;
     step("build tests", &|| cargo(&["test", "--no-run"]))?;
+    step("installed program", &|| installed::check(workspace, false))?;
+    step("fuzzing, a minute each", &|| fuzz::fuzz(workspace, None, 60))?;
+    step("tests with debug assertions and overflow checks", &|| test(workspace, None, true))?;
     step("tests", &|| test(workspace, None, false))
 }

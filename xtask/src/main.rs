@@ -7,6 +7,7 @@
 
 mod bench;
 mod checks;
+mod deny;
 mod feeding;
 mod fuzz;
 mod installed;
@@ -39,8 +40,8 @@ struct Args {
 enum Command {
     /// Set up notebooks: build what they need, run the quickstart, and open JupyterLab where there is Python
     ///
-    /// Nothing needs to be installed beforehand but Rust. The first time takes about 20 minutes on two cores, later
-    /// times about two. JupyterLab goes into a private folder, `notebooks/.jupyter`, and is optional.
+    /// Nothing needs to be installed beforehand but Rust. The first time takes about MINUTES minutes on two cores, later
+    /// times about one. JupyterLab goes into a private folder, `notebooks/.jupyter`, and is optional.
     Lab {
         /// Do not open JupyterLab, only say how to
         #[arg(long)]
@@ -60,8 +61,10 @@ enum Command {
         #[arg(long)]
         checked: bool,
     },
-    /// All checks: format, tidy, lints, documentation, notebooks, tests; stops at the first that fails
+    /// All checks: format, tidy, lints, documentation, notebooks, the installed program, fuzzing, tests; stops at the first that fails
     Ci,
+    /// Check licences, duplicates and sources of what we depend on (deny.toml)
+    Deny,
     /// Run the fuzz targets of `tests/fuzz`, two at a time
     Fuzz {
         /// Only targets whose name contains this
@@ -132,6 +135,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Notebook(Notebook::Check { notebooks }) => notebook::check(&workspace, notebooks),
         Command::Test { filter, checked } => checks::test(&workspace, filter.as_deref(), checked),
         Command::Ci => checks::ci(&workspace),
+        Command::Deny => deny::check(&workspace),
         Command::Fuzz { filter, seconds } => fuzz::fuzz(&workspace, filter.as_deref(), seconds),
         Command::Tidy => tidy::tidy(&workspace),
         Command::Installed { release } => installed::check(&workspace, release),

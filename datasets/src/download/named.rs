@@ -224,7 +224,7 @@ pub fn published(
 /// ```
 /// use datasets::download::default_folder;
 ///
-/// assert_eq!(default_folder(None, Some("/home/ada".into())), Some("/home/ada/.cache/topolab/data".into()));
+/// assert_eq!(default_folder(None, Some("/srv/ada".into())), Some("/srv/ada/.cache/topolab/data".into()));
 /// assert_eq!(default_folder(Some("/big/cache".into()), None), Some("/big/cache/topolab/data".into()));
 /// ```
 pub fn default_folder(xdg_cache_home: Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
