@@ -14,19 +14,22 @@ ARG FEATURES=""
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential ca-certificates curl python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --shell /bin/bash topolab && mkdir /data && chown topolab /data
+RUN useradd --create-home --shell /bin/bash topolab \
+    && mkdir /data /opt/topolab /opt/topolab-target \
+    && chown topolab /data /opt/topolab /opt/topolab-target /usr/local/bin
 USER topolab
-WORKDIR /home/topolab/topolab
-ENV PATH=/home/topolab/.cargo/bin:$PATH CARGO_TARGET_DIR=/home/topolab/target
+WORKDIR /opt/topolab
+ENV CARGO_HOME=/opt/topolab-target/cargo RUSTUP_HOME=/opt/topolab-target/rustup
+ENV PATH=/opt/topolab-target/cargo/bin:$PATH CARGO_TARGET_DIR=/opt/topolab-target
 RUN curl --proto =https --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --component clippy,rustfmt
 COPY --chown=topolab . .
 # The program first: it changes less often than notebooks, and its layer stays.
-RUN cargo install --locked --path lab/cli ${FEATURES:+--features ${FEATURES}} --root /home/topolab/.cargo \
-    && rm -rf /home/topolab/target/release
+RUN cargo install --locked --path lab/cli --bin topolab ${FEATURES:+--features ${FEATURES}} --root /usr/local \
+    && rm -rf /opt/topolab-target/release
 # Everything that cells link, and JupyterLab, with the quickstart executed once.
 RUN cargo xtask lab --no-open ${FEATURES:+--features ${FEATURES}}
-RUN printf '#!/bin/sh\ncd notebooks && exec .jupyter/bin/jupyter lab --ip 0.0.0.0 --no-browser "$@"\n' > /home/topolab/.cargo/bin/topolab-notebooks \
-    && chmod +x /home/topolab/.cargo/bin/topolab-notebooks
+RUN printf '#!/bin/sh\ncd notebooks && exec .jupyter/bin/jupyter lab --ip 0.0.0.0 --no-browser "$@"\n' > /usr/local/bin/topolab-notebooks \
+    && chmod +x /usr/local/bin/topolab-notebooks
 VOLUME /data
 EXPOSE 8888
 ENTRYPOINT ["topolab"]
