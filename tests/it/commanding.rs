@@ -1,15 +1,13 @@
 //! The program `pipeline`, from a shell: help, results, errors, kills, a full disk.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use pipeline::{convert, store};
+use pipeline::store;
 
 use crate::converting::{bad_files, dump};
 use crate::golden;
-use crate::programs::{idx, pipeline, program, render};
+use crate::programs::{idx, limited, pipeline, render};
 
 #[track_caller]
 fn check(folder: &Path, arguments: &[&str], want: Expect) {
@@ -405,23 +403,20 @@ fn a_bad_record_fails_the_verification() {
     );
 }
 
-/// Kills the program at the moment when its half-made store has grown to so many bytes.
+/// Kills the program in the commit by which its half-made store would grow beyond so many bytes: by the signal of a limit on the size of files,
+/// which ends it as SIGKILL does, and comes neither too early nor too late.
 #[cfg(unix)]
 fn kill_at(folder: &Path, size: u64) {
     use std::os::unix::process::ExitStatusExt;
 
-    let partial = convert::partial(&folder.join("killed.lmdb"));
-    let arguments = ["convert", "mnist", "killed.lmdb", "--threads", "1"];
-    let mut child =
-        Command::new(program()).args(arguments).current_dir(folder).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    while partial.metadata().map_or(0, |file| file.len()) < size {
-        assert!(child.try_wait().unwrap().is_none(), "the conversion ended before it could be killed");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    child.kill().unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    let output = limited(folder, size, "trap - XFSZ", "convert mnist killed.lmdb --threads 1");
+    assert_eq!(output.status.signal(), Some(SIGXFSZ), "{output:?}");
     assert!(!folder.join("killed.lmdb").exists(), "nothing half-made under the final name");
 }
+
+/// The number of that signal.
+#[cfg(unix)]
+const SIGXFSZ: i32 = 25;
 
 #[cfg(unix)]
 #[test]
@@ -430,7 +425,7 @@ fn a_killed_conversion_goes_on_and_gives_the_same_store() {
     // 100 MB of pictures are six commits.
     idx(folder.path(), 25_000, 64);
     assert!(pipeline(folder.path(), &["convert", "mnist", "whole.lmdb"]).status.success());
-    for size in [1, 20 << 20, 60 << 20] {
+    for size in [64 << 10, 20 << 20, 60 << 20] {
         kill_at(folder.path(), size);
     }
     let last = pipeline(folder.path(), &["convert", "mnist", "killed.lmdb"]);
@@ -447,9 +442,8 @@ fn a_killed_conversion_goes_on_and_gives_the_same_store() {
 fn a_full_disk_is_an_error_and_leaves_no_store() {
     let folder = tempfile::tempdir().unwrap();
     idx(folder.path(), 10_000, 64);
-    // 1024 blocks of 1 KiB or 512 bytes, as the shell has it; the signal that would end the program is ignored, and stays so.
-    let script = format!("trap '' XFSZ; ulimit -f 20000; exec {} convert mnist full.lmdb --threads 1", program().display());
-    let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+    // The signal that would end the program is ignored, and stays so.
+    let output = limited(folder.path(), 10 << 20, "trap '' XFSZ", "convert mnist full.lmdb --threads 1");
     let text = render(folder.path(), &output);
     let (_, errors) = text.split_once("error: ").unwrap();
     expect![[r#"

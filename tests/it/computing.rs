@@ -6,10 +6,23 @@ use expect_test::{Expect, expect};
 use lab::kernels::{self, Activation, Affine, Conv, Divisor, Interpolation, Pool, Sgd, composed};
 
 use crate::differentiating::{CPU, Lie, distance, fill, forward_backward, numbers};
+use crate::skips::{Lacks, skip};
 
 pub(crate) type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
 
 const POOL: Pool = Pool { kernel: (3, 3), stride: (2, 2), padding: (1, 1), ceil_mode: false };
+
+/// A test of `lab`'s own holds all instruction sets to each other, and cannot tell when it compares one with itself.
+#[test]
+fn this_machine_has_every_instruction_set_that_is_compared() {
+    #[cfg(target_arch = "x86_64")]
+    let has = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has = false;
+    if !has {
+        skip(Lacks::Avx512, "kernels by AVX-512 are not compared with those by other instructions");
+    }
+}
 
 fn labels() -> Tensor {
     Tensor::from_vec((0..3000u32).map(|i| i % 17).collect(), 3000, CPU).unwrap()

@@ -27,7 +27,8 @@ pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter()
         .zip(b)
         .map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / (1.0 + b.abs()) })
-        .fold(0.0, |worst, d| if d <= worst { worst } else { d })
+        // A NaN stays, wherever it is.
+        .fold(0.0, |worst: f64, d| if worst.is_nan() || d <= worst { worst } else { d })
 }
 
 /// How the inputs of an operation lie in memory.

@@ -1,6 +1,6 @@
 //! Networks as ONNX files: onnx's checker accepts them, and onnxruntime gives the same logits.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use candle::{Device, Tensor};
@@ -14,12 +14,6 @@ use crate::python::environment;
 
 /// Another order of summation in every layer.
 const TOLERANCE: f64 = 1e-4;
-
-/// A Python with onnx and onnxruntime in an environment of its own, made once a target folder; `None`, and a word to the reader of
-/// the log, where that cannot be.
-fn python() -> Option<PathBuf> {
-    environment("onnx-python", "import onnx, onnxruntime, numpy", &["onnx>=1.16", "onnxruntime>=1.18"])
-}
 
 /// Pooling windows in every position to the border: inside, over it, beyond it, and stopping short of it.
 fn pooling() -> Graph {
@@ -51,7 +45,7 @@ fn read(path: &Path, shape: &[usize]) -> Tensor {
 
 #[test]
 fn onnxruntime_gives_the_same_logits() {
-    let Some(python) = python() else { return };
+    let Some(python) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mlp = dense_mlp::Config::points(6, 5, 4).graph(Seed(1)).unwrap();

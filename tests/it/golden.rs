@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::skips::{Lacks, skip};
+
 /// The JSON file of that name.
 pub(crate) fn json(name: &str) -> serde_json::Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
@@ -9,11 +11,11 @@ pub(crate) fn json(name: &str) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The file or folder of that name among the real data beside the workspace; where it is not, says that the test skips.
+/// The file or folder of that name among the real data beside the workspace; where it is not, the test skips.
 pub(crate) fn real(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
     if !path.exists() {
-        eprintln!("skipped: needs the real data set `{name}` beside the workspace");
+        skip(Lacks::Data, format!("no real data set `{name}` beside the workspace"));
         return None;
     }
     Some(path)

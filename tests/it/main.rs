@@ -2,9 +2,8 @@
 
 #![allow(
     clippy::disallowed_methods,
-    clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a test that cannot go on stops, one that skips says so, and candle's own operations are what ours are compared with"
+    reason = "a test that cannot go on stops, and candle's own operations are what ours are compared with"
 )]
 
 mod alone; // what is measured where nothing else runs
@@ -12,6 +11,7 @@ mod golden; // files that reference programs wrote, and real data where it is
 mod nets; // networks that several tests look at
 mod programs; // ours, as they are started
 mod python; // Python, where there is one
+mod skips; // tests that lack something: counted, or a failure
 
 mod downloading; // data sets by name: interrupted, resumed, checked
 mod reading; // public files become samples, or an error that says what is wrong with them
@@ -45,7 +45,7 @@ mod fitting; // what the allocator saw of a run, against what was planned
 mod linking; // networks of random links: the published program's, and those of a given mass
 mod matching_pytorch; // kernels against PyTorch's numbers
 mod mixing; // mixed precision: which operation computes in which type
-mod on_cuda; // a card computes what the CPU does; says that it skipped where there is none
+mod on_cuda; // a card computes what the CPU does; skips where there is none
 mod operations; // gates, norms, resampling, dropout: gradients and laws
 mod remembering; // memory by liveness, and the batches that fit
 mod resuming; // a run that was killed goes on as if it had not been

@@ -53,7 +53,9 @@ pub(crate) fn apart(found: &Tensor, wanted: &Tensor) -> f64 {
     let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let (found, wanted) = (flat(found), flat(wanted));
     let scale = wanted.iter().fold(f32::MIN_POSITIVE, |most, number| most.max(number.abs()));
-    f64::from(found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale)
+    // Unlike `f32::max`, this keeps a NaN, wherever it is.
+    let far = |most: f32, apart: f32| if most.is_nan() || apart <= most { most } else { apart };
+    f64::from(found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, far) / scale)
 }
 
 /// A ResNet-18 of any width for pictures of 32×32, with the names of the original, whose width is 64.

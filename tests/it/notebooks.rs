@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::golden;
+use crate::skips::{Lacks, skip};
 
 /// Set by `cargo xtask test`, which builds the runner first.
 const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
@@ -18,10 +19,10 @@ struct Case {
 }
 
 impl Case {
-    /// `None`, and a word to the reader of the log, where there is no runner.
+    /// `None`, and a skip, where there is no runner.
     fn new(cells: &[&str]) -> Option<Self> {
         let Some(runner) = std::env::var_os(RUNNER) else {
-            eprintln!("skipped: {RUNNER} is not set; `cargo xtask test` sets it");
+            skip(Lacks::Runner, format!("{RUNNER} is not set; `cargo xtask test` sets it"));
             return None;
         };
         let cell = |(k, source): (usize, &&str)| {

@@ -1,7 +1,7 @@
 //! What a CUDA card computes is what the CPU computes: every kernel and whole networks, values and gradients.
 //!
 //! Distances are of norms: `‖card − CPU‖ / ‖CPU‖`. The CPU computes in `f64` what the card computes in `f64`, else in `f32`, from the
-//! numbers as the card's type rounds them. By default this build has no CUDA, and each test says that it skipped:
+//! numbers as the card's type rounds them. By default this build has no CUDA, and each test skips:
 //! `cargo test -p tests --features cudnn on_cuda` has.
 
 use candle::{DType, Device, Result, Tensor, Var};
@@ -18,10 +18,11 @@ use crate::computing::check_all;
 use crate::convolving::convolutions;
 use crate::differentiating::{CPU, Lie, fill, forward_backward, numbers};
 use crate::nets;
+use crate::skips::{Lacks, skip};
 
-/// The card, or `None` and a line that says why.
+/// The card, or `None` and a skip that says why.
 fn card() -> Option<Device> {
-    device::pick(Want::Cuda).inspect_err(|error| eprintln!("skipped: {error}")).ok()
+    device::pick(Want::Cuda).inspect_err(|error| skip(Lacks::Cuda, error)).ok()
 }
 
 /// A type, how far apart sums of it may be, and how far apart convolutions: those of `f32` may round factors to TF32, whose unit

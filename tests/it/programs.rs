@@ -59,6 +59,22 @@ pub(crate) fn pipeline(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(program()).args(arguments).current_dir(folder).env("COLUMNS", "100").output().unwrap()
 }
 
+/// The program, after a command of the shell, where no file may become longer than `limit` bytes; whole blocks of the shell are taken from it.
+#[cfg(unix)]
+pub(crate) fn limited(folder: &Path, limit: u64, before: &str, arguments: &str) -> Output {
+    // Blocks of 512 bytes or of 1024, as the shell has it.
+    static BLOCK: OnceLock<u64> = OnceLock::new();
+    let block = BLOCK.get_or_init(|| {
+        let probe = tempfile::tempdir().unwrap();
+        let script = "trap '' XFSZ; ulimit -f 1; head -c 100000 /dev/zero > probe 2>&-; wc -c < probe";
+        let output = Command::new("sh").args(["-c", script]).current_dir(probe.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    });
+    assert!([512, 1024].contains(block), "blocks of {block} bytes");
+    let script = format!("ulimit -c 0; {before}; ulimit -f {}; exec '{}' {arguments}", limit / block, program().display());
+    Command::new("sh").args(["-c", &script]).current_dir(folder).output().unwrap()
+}
+
 /// Exit code, standard output and standard error, the folder's name taken out.
 pub(crate) fn render(folder: &Path, output: &Output) -> String {
     let text =

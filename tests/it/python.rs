@@ -1,30 +1,23 @@
 //! Python, for what only others can say.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Python that can do `imports`, in an environment of its own, made once a target folder of what pip calls `packages`; `None`, and a word to
-/// the reader of the log, where that cannot be.
-pub(crate) fn environment(name: &str, imports: &str, packages: &[&str]) -> Option<PathBuf> {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    // Several tests want the same one at once, and the first is not to lose it to the second.
-    let lock = File::create(environment.with_extension("lock")).unwrap();
-    lock.lock().unwrap();
-    let python = environment.join("bin/python");
-    if succeeds(Command::new(&python).args(["-c", imports])) {
-        return Some(python);
-    }
-    if !succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)) {
-        eprintln!("skipped: `python3 -m venv` does not work here");
+use crate::skips::{Lacks, skip};
+
+/// The Python environment of the tests, which has what `tests/requirements.txt` lists; `None`, and a skip, where there is none.
+///
+/// `cargo xtask test` makes it, once a target folder: it takes a download, which a test should not wait for.
+pub(crate) fn environment() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+    let wanted = include_str!("../requirements.txt");
+    // Written when the installation was complete.
+    let found = std::fs::read_to_string(folder.join("requirements.txt")).unwrap_or_default();
+    if found != wanted {
+        skip(Lacks::Python, "`cargo xtask test` has made no environment with tests/requirements.txt here");
         return None;
     }
-    let install = ["-m", "pip", "install", "--quiet", "--retries", "0", "--timeout", "20"];
-    if !succeeds(Command::new(&python).args(install).args(packages)) {
-        eprintln!("skipped: pip cannot install {} here", packages.join(", "));
-        return None;
-    }
-    Some(python)
+    Some(folder.join("bin/python"))
 }
 
 /// Whether a program starts and ends well.

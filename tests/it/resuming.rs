@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use candle::Device;
 use datasets::{Seed, Table};
@@ -47,6 +47,9 @@ fn recipe() -> Recipe {
     }
 }
 
+/// After which a test gives up that waits for a program.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 const EPOCHS: usize = 10;
 const STEPS: usize = EPOCHS * 13;
 
@@ -80,12 +83,23 @@ fn uninterrupted() -> String {
 /// Says to this program, started again, where to keep the run that is to be killed.
 const FOLDER: &str = "RESUMING_FOLDER";
 
+/// Says to it after which step to wait: whoever kills it then is never too late.
+const HELD: &str = "RESUMING_HELD";
+
 /// Not a test by itself: what [`a_killed_run_goes_on`] starts as a program of its own.
 #[test]
 fn the_run_that_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
-    let done = run(folder, |_| Flow::Go).unwrap();
+    let held: Option<usize> = std::env::var(HELD).ok().map(|step| step.parse().unwrap());
+    let done = run(folder, |event| {
+        if matches!(event, Event::Step { done, .. } if held.is_some_and(|held| done >= held)) {
+            std::thread::sleep(DEADLINE);
+            panic!("nobody has killed it");
+        }
+        Flow::Go
+    })
+    .unwrap();
     std::fs::write(folder.with_extension("outcome"), outcome(&done)).unwrap();
 }
 
@@ -104,29 +118,34 @@ fn a_killed_run_goes_on() {
 
     let (parent, mut rng) = (tempfile::tempdir().unwrap(), Seed(7).rng());
     let folder = parent.path().join("run");
-    let start = || {
+    let start = |held: Option<u64>| {
         let arguments = ["--exact", "resuming::the_run_that_is_killed", "--test-threads", "1"];
         let mut program = Command::new(std::env::current_exe().unwrap());
+        if let Some(step) = held {
+            program.env(HELD, step.to_string());
+        }
         program.args(arguments).env(FOLDER, &folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     // Killed at a random moment of each tenth of the run but the last: while it computes, writes, renames or removes.
-    let (tenth, mut kills) = (STEPS / 10, 0);
+    let tenth = STEPS / 10;
     for part in 0..9 {
         let until = (part * tenth + rng.below(tenth)) as u64;
-        let mut child = start();
-        while kept(&folder) < until && child.try_wait().unwrap().is_none() {
+        let (mut child, begin) = (start(Some(until + 12)), Instant::now());
+        while kept(&folder) < until {
+            assert!(begin.elapsed() < DEADLINE && child.try_wait().unwrap().is_none(), "{} of {until} steps", kept(&folder));
             std::thread::sleep(Duration::from_micros(50));
         }
         std::thread::sleep(Duration::from_micros(rng.below(2000) as u64));
         child.kill().unwrap();
-        kills += usize::from(child.wait().unwrap().signal() == Some(9));
-        if let Ok(text) = std::fs::read_to_string(folder.join("checkpoint.json")) {
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        if until > 0 {
+            let text = std::fs::read_to_string(folder.join("checkpoint.json")).unwrap();
             let saved: serde_json::Value = serde_json::from_str(&text).unwrap();
             candle::safetensors::load(folder.join(saved["tensors"].as_str().unwrap()), &Device::Cpu).unwrap();
         }
     }
-    assert!(kills > 4, "on a busy machine a run may end before it is killed, but not most of them: {kills} of 9");
-    assert!(start().wait().unwrap().success());
+    assert!(kept(&folder) > 0, "the last run goes on");
+    assert!(start(None).wait().unwrap().success());
     assert!(std::fs::read_to_string(folder.with_extension("outcome")).unwrap() == uninterrupted());
     let mut left: Vec<String> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();

@@ -153,12 +153,15 @@ fn a_wrong_input_is_named() {
 
 #[test]
 fn cuda_where_there_is_none_is_an_error() {
+    let [cuda, auto] = [lab::device::Want::Cuda, lab::device::Want::Auto].map(lab::device::pick);
     if candle::utils::cuda_is_available() {
+        // A build for CUDA, on a machine with a card or without one.
+        assert_eq!(auto.unwrap().is_cuda(), cuda.is_ok());
         return;
     }
-    let error = lab::device::pick(lab::device::Want::Cuda).unwrap_err().to_string();
+    let error = cuda.unwrap_err().to_string();
     expect!["device cuda: this build has no CUDA; build with `--features cuda`, or ask for `cpu`"].assert_eq(&error);
-    assert!(lab::device::pick(lab::device::Want::Auto).unwrap().is_cpu());
+    assert!(auto.unwrap().is_cpu());
 }
 
 /// Whoever measures a step hears of each operation once on the way there and once, in reverse, on the way back. What is done as one is

@@ -18,7 +18,8 @@ pub(super) fn list(value: &Value) -> Vec<f64> {
 }
 
 pub(super) fn largest(numbers: impl Iterator<Item = f64>) -> f64 {
-    numbers.fold(0.0, |worst, x| if x.abs() <= worst { worst } else { x.abs() })
+    // A NaN stays, wherever it is.
+    numbers.fold(0.0, |worst: f64, x| if worst.is_nan() || x.abs() <= worst { worst } else { x.abs() })
 }
 
 /// How far the reference's two runs are apart; at least a rounding of its largest number.

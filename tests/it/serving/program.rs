@@ -1,7 +1,7 @@
 //! The program `pipeline serve`, its end, and the client in Python.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use pipeline::{Loader, Store};
 use super::{get, pictures, store};
 use crate::programs::program;
 use crate::python::{environment, succeeds};
+use crate::skips::{Lacks, skip};
 
 /// `pipeline serve`, killed with this value.
 struct Serving {
@@ -71,9 +72,12 @@ fn it_drains() {
     let mut theirs = client.epoch(1, 0);
     let first = theirs.next().unwrap().unwrap();
     serving.terminate();
-    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    while Remote::new(&serving.url).list().is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it lets others in");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert!(serving.child.try_wait().unwrap().is_none(), "a stream is open");
-    assert!(Remote::new(&serving.url).list().is_err());
     let ours = Loader::new(store, large()).unwrap().epoch(1, 0).map(Result::unwrap);
     assert!(std::iter::once(first).chain(theirs.map(Result::unwrap)).eq(ours));
     assert_eq!(serving.code(), 0);
@@ -123,7 +127,7 @@ fn encrypted() {
         printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > extensions &&
         openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile extensions -out server.pem";
     if !succeeds(Command::new("sh").args(["-c", commands]).current_dir(folder.path())) {
-        eprintln!("skipped: openssl makes no certificates here");
+        skip(Lacks::Openssl, "openssl makes no certificates here");
         return;
     }
     let store = store(&pictures(), folder.path());
@@ -142,7 +146,7 @@ fn encrypted() {
 /// The clients that ship with the program get a loader's batches.
 #[test]
 fn a_client_in_python() {
-    let Some(python) = python() else { return };
+    let Some(python) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let store = store(&pictures(), folder.path());
     let token = "0123456789abcdef0123456789abcdef";
@@ -173,11 +177,6 @@ fn a_client_in_python() {
     for script in scripts {
         assert_eq!(said(script).lines().map(|line| words(line) + "\n").collect::<String>(), wanted, "{script}");
     }
-}
-
-/// A Python with pyarrow in an environment of its own, made when first needed; says that it skipped where there is none.
-pub(super) fn python() -> Option<PathBuf> {
-    environment("arrow-python", "import numpy, pyarrow.flight", &["pyarrow>=15", "numpy"])
 }
 
 /// The metrics say what was done, in words that Prometheus reads.

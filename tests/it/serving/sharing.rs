@@ -50,7 +50,7 @@ fn batches_that_are_kept() {
 /// Whoever is told of memory that is not there reads through the socket; whoever says nonsense is told so.
 #[test]
 fn what_a_client_may_say() {
-    let Some(python) = super::program::python() else { return };
+    let Some(python) = crate::python::environment() else { return };
     let server = Running::new();
     let script = r#"
 import json, sys

@@ -56,26 +56,44 @@ fn a_panic_is_an_error_at_its_place_and_the_rest_still_comes() {
 #[test]
 fn no_thread_runs_further_ahead_than_it_has_room() {
     for room in [1, 2] {
-        let begun = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&begun);
-        let mut ahead = Ahead::start(0..1000, 2, room, move |_: &mut (), job, _| {
-            counter.fetch_add(1, Ordering::SeqCst);
-            Some(Ok(job))
+        let [begun, allowed, beyond] = [0, 2 * room, 0].map(|count| Arc::new(AtomicUsize::new(count)));
+        let mut ahead = Ahead::start(0..1000, 2, room, {
+            let (begun, allowed, beyond) = (Arc::clone(&begun), Arc::clone(&allowed), Arc::clone(&beyond));
+            move |_: &mut (), job, _| {
+                let begun = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                beyond.fetch_max(begun.saturating_sub(allowed.load(Ordering::SeqCst)), Ordering::SeqCst);
+                Some(Ok(job))
+            }
         });
         for taken in 1..20 {
+            allowed.store(taken + 2 * room, Ordering::SeqCst);
             ahead.blocking_next().unwrap().unwrap();
-            std::thread::sleep(Duration::from_millis(2));
-            assert!(begun.load(Ordering::SeqCst) <= taken + 2 * room);
+            // As far as they may, and each job looked whether that was too far.
+            until(|| begun.load(Ordering::SeqCst) >= taken + 2 * room);
         }
+        drop(ahead);
+        assert_eq!(beyond.load(Ordering::SeqCst), 0, "jobs too far ahead, with room for {room}");
+    }
+}
+
+/// Waits for what other threads do.
+#[track_caller]
+fn until(done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the threads do not do it");
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 
 #[test]
 fn dropping_ends_the_threads_in_the_middle_of_a_job() {
     let witness = Arc::new(());
-    let held = Arc::clone(&witness);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let (held, counter) = (Arc::clone(&witness), Arc::clone(&begun));
     let mut ahead = Ahead::start(0..usize::MAX, 3, 2, move |_: &mut (), job, stopped| {
         let _held = &held;
+        counter.fetch_add(1, Ordering::SeqCst);
         // The first job of each thread is quick; the next would last a minute, were it still wanted.
         let end = Instant::now() + Duration::from_secs(if job < 3 { 0 } else { 60 });
         while Instant::now() < end {
@@ -87,6 +105,7 @@ fn dropping_ends_the_threads_in_the_middle_of_a_job() {
         Some(Ok(job))
     });
     assert_eq!(ahead.blocking_next().unwrap().unwrap(), 0);
+    until(|| begun.load(Ordering::SeqCst) == 6);
     let start = Instant::now();
     drop(ahead);
     assert!(start.elapsed() < Duration::from_secs(20), "took {:?}", start.elapsed());
