@@ -140,3 +140,6 @@ impl InplaceOp1 for Recycle {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

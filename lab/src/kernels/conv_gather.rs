@@ -245,6 +245,8 @@ impl<T: Real> Weight<'_, T> {
 
 /// Runs one direction: `(made channels, depth)` weights times gathered columns.
 fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: Weight<T>, bias: Option<&[T]>, ys: &mut [T]) {
+    let (channels, _, h, w) = grid.made;
+    assert_eq!(ys.len(), grid.samples * channels * h * w, "a convolution writes inside its result");
     let (simd, depth, made) = (shape::<T>(), grid.depth(), grid.made.1);
     let cols = 2 * simd.lanes;
     let padded = made.next_multiple_of(simd.rows);
@@ -266,14 +268,14 @@ fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: Weight<T>, bias: O
         let (columns, results) = scratch.split_at_mut(depth * width);
         dispatch::<T, _>(Columns { grid, group, block: block.clone(), xs, line, panels: columns });
         let lhs = &panels[group * padded * depth..(group + 1) * padded * depth];
-        let (channels, _, h, w) = grid.made;
         if direct {
             let start = (at / blocks * channels + group * made) * area + block.start - start;
-            // SAFETY: these channels of this piece of an image are this task's alone, and lie within the result.
+            // SAFETY: pixels are not apart, so that a channel of a sample is `area` elements, of which the block is a part: `made` channels of it lie
+            // within the result, whose length was checked. No other task has this group of this block, nor does anybody read it before all are done.
             let dst = unsafe { Target::among(shared.offset(start), [made, block.len()], area) };
             dispatch::<T, _>(Product { depth, lhs, rhs: columns, dst, add: false });
             for (nth, &bias) in bias.iter().flat_map(|bias| bias[group * made..(group + 1) * made].iter().enumerate()) {
-                // SAFETY: as above.
+                // SAFETY: as above; the target was given up when the product was done.
                 let ys = unsafe { shared.slice(start + nth * area, block.len()) };
                 ys.iter_mut().for_each(|y| *y += bias);
             }
@@ -286,7 +288,8 @@ fn run<T: Real>(grid: &Grid, groups: usize, xs: &[T], weight: Weight<T>, bias: O
                 let bias = bias.map_or(T::zero(), |bias| bias[channel]);
                 let start =
                     ((sample * channels + channel) * h + grid.first.0 + row * grid.apart.0) * w + grid.first.1 + cols.start * grid.apart.1;
-                // SAFETY: these pixels of this channel are inside the result, and only this task's positions make them.
+                // SAFETY: positions make pixels inside the result, whose length was checked. From the first of these to the last there are only pixels
+                // of this row that this task makes, or that no task of this grid does: other grids, whose pixels lie between, run before or after.
                 let ys = unsafe { shared.slice(start, (cols.len() - 1) * grid.apart.1 + 1) };
                 let results = &results[nth * width + at..][..cols.len()];
                 if grid.apart.1 == 1 {

@@ -38,7 +38,7 @@ impl<'a, T> Target<'a, T> {
     /// When it does not lie within the slice, or its rows overlap.
     pub(super) fn of(elements: &'a mut [T], [rows, cols]: [usize; 2], row: usize) -> Self {
         assert!(rows < 2 || row >= cols, "rows of {cols} elements overlap, {row} apart");
-        assert!(rows == 0 || (rows - 1) * row + cols <= elements.len(), "{rows} rows, {row} apart, in {} elements", elements.len());
+        assert!(within(elements.len(), 0, rows, row, cols), "{rows} rows, {row} apart, in {} elements", elements.len());
         Self { first: elements.as_mut_ptr(), rows, cols, row, elements: PhantomData }
     }
 
@@ -52,6 +52,13 @@ impl<'a, T> Target<'a, T> {
     }
 }
 
+/// Whether `rows` pieces of `length` elements, the first at `first` and each `row` behind the one before, lie within `len` elements. No sum here
+/// can wrap around: what is read and written without a check relies on it.
+fn within(len: usize, first: usize, rows: usize, row: usize, length: usize) -> bool {
+    let Some(before) = rows.checked_sub(1) else { return true };
+    before.checked_mul(row).and_then(|at| at.checked_add(first)?.checked_add(length)).is_some_and(|end| end <= len)
+}
+
 impl<T: Real> Kernel<T> for Product<'_, T> {
     type Output = ();
 
@@ -59,11 +66,16 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
     unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
         let (m, n, k) = (self.dst.rows, self.dst.cols, self.depth);
         let cols = 2 * L::N;
-        assert!(self.lhs.len() >= m.next_multiple_of(ROWS) * k && self.rhs.len() >= n.next_multiple_of(cols) * k);
+        // Of a depth that no slice has, panels are too long rather than too short.
+        let (left, right) = (k.saturating_mul(ROWS), k.saturating_mul(cols));
+        assert!(within(self.lhs.len(), 0, m.div_ceil(ROWS), left, left), "{} elements for {m} rows of {k}", self.lhs.len());
+        assert!(within(self.rhs.len(), 0, n.div_ceil(cols), right, right), "{} elements for {n} columns of {k}", self.rhs.len());
         // A panel of rows meets all columns before the next: the result is then written in few long lines, which memory is quicker at.
         for top in (0..m).step_by(ROWS) {
             for right in (0..n).step_by(cols) {
-                // SAFETY: the panels were just checked to be there, and the target has `m` rows of `n` elements.
+                // SAFETY: the processor has the instructions, by the caller's promise. Whole panels of both operands were just checked to be
+                // there, and that of rows `top / ROWS` begins at `top · k`, that of columns likewise. The target has `m` rows of `n` elements,
+                // which are its own: of a tile that reaches beyond them, `put_part` writes what is inside.
                 unsafe {
                     let sums = tile::<L, ROWS>(k, self.lhs.as_ptr().add(top * k), self.rhs.as_ptr().add(right * k));
                     let dst = self.dst.first.add(top * self.dst.row + right);
@@ -80,9 +92,13 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
 }
 
 /// The product of one panel with another: `ROWS` rows of two vectors.
+///
+/// # Safety
+/// The processor has the instructions of `L`; `lhs` points to `k · ROWS` elements and `rhs` to `k · 2 N`.
 #[inline(always)]
 pub(super) unsafe fn tile<L: Lanes, const ROWS: usize>(k: usize, lhs: *const L::T, rhs: *const L::T) -> [[L; 2]; ROWS] {
-    // SAFETY: the caller has panels of that many numbers.
+    // SAFETY: by the caller's promise. Step `i` reads `ROWS` elements from `i · ROWS` on, and two vectors from `i · 2 N` on; behind the last
+    // step both pointers are at the ends of the panels, and are not read.
     unsafe {
         let mut sums = [[L::splat(L::T::ZERO); 2]; ROWS];
         let (mut lhs, mut rhs) = (lhs, rhs);
@@ -100,11 +116,15 @@ pub(super) unsafe fn tile<L: Lanes, const ROWS: usize>(k: usize, lhs: *const L::
     }
 }
 
+/// Writes a whole tile.
+///
+/// # Safety
+/// The processor has the instructions of `L`; from `dst` on, every `row` elements, lie `ROWS` rows of `2 N` elements that are the caller's alone.
 #[inline(always)]
 unsafe fn put<L: Lanes, const ROWS: usize>(sums: &[[L; 2]; ROWS], dst: *mut L::T, row: usize, add: bool) {
     for (at, sums) in sums.iter().enumerate() {
         for (half, &sum) in sums.iter().enumerate() {
-            // SAFETY: the caller has a whole tile there.
+            // SAFETY: by the caller's promise; `half` is 0 or 1, so that the vector ends within the row.
             unsafe {
                 let dst = dst.add(at * row + half * L::N);
                 let sum = if add { L::load(dst).add(sum) } else { sum };
@@ -114,7 +134,10 @@ unsafe fn put<L: Lanes, const ROWS: usize>(sums: &[[L; 2]; ROWS], dst: *mut L::T
     }
 }
 
-/// Only the first rows and columns of a tile.
+/// Writes only the first rows and columns of a tile.
+///
+/// # Safety
+/// From `dst` on, every `row` elements, lie `rows` rows of `width` elements that are the caller's alone; `width` is at most `2 N`.
 #[cold]
 #[inline(never)]
 unsafe fn put_part<L: Lanes, const ROWS: usize>(
@@ -124,8 +147,10 @@ unsafe fn put_part<L: Lanes, const ROWS: usize>(
     row: usize,
     add: bool,
 ) {
+    // A vector is its elements one after another, and nothing else.
+    const { assert!(size_of::<[L; 2]>() == 2 * L::N * size_of::<L::T>() && align_of::<L>() >= align_of::<L::T>()) };
     for (at, sums) in sums.iter().enumerate().take(rows) {
-        // SAFETY: vectors are plain numbers; the caller has these rows and columns of the tile.
+        // SAFETY: two vectors are `2 N` elements, as was just checked, all of them set; the row is the caller's, by its promise.
         unsafe {
             let sums = std::slice::from_raw_parts(sums.as_ptr().cast::<L::T>(), 2 * L::N);
             let dst = std::slice::from_raw_parts_mut(dst.add(at * row), width);
@@ -145,6 +170,11 @@ pub(super) struct Rows<'a, T> {
 }
 
 impl<T: Real> Rows<'_, T> {
+    /// Whether every row has `length` elements from its element `at` on.
+    fn has(&self, at: usize, length: usize) -> bool {
+        within(self.numbers.len(), at, self.count, self.row, length)
+    }
+
     /// Where `R` rows from `first` on begin; behind the last, the last once more.
     #[inline(always)]
     fn starts<const R: usize>(&self, first: usize) -> [*const T; R] {
@@ -176,25 +206,27 @@ impl<T: Real> Kernel<T> for Dots<'_, T> {
     #[inline(always)]
     unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
         // As many sums as there are registers, but those for a column and one number.
-        // SAFETY: this machine has these vectors.
+        // SAFETY: the processor has the instructions, by the caller's promise.
         unsafe { if ROWS == 8 { self.tiles::<L, 4, 6>() } else { self.tiles::<L, 3, 4>() } }
     }
 }
 
 impl<T: Real> Dots<'_, T> {
+    /// # Safety
+    /// The processor has the instructions of `L`.
     #[inline(always)]
     unsafe fn tiles<L: Lanes<T = T>, const M: usize, const N: usize>(self) {
         let Self { one, other, pieces, length, dst, add } = self;
         assert!(length.is_multiple_of(L::N) && dst.len() >= one.count * other.count);
         for &[a, b] in pieces {
-            assert!(a + (one.count - 1) * one.row + length <= one.numbers.len());
-            assert!(b + (other.count - 1) * other.row + length <= other.numbers.len());
+            assert!(one.has(a, length) && other.has(b, length), "a piece of {length} elements at {a} and {b} is not in every row");
         }
         for top in (0..one.count).step_by(M) {
             let lhs = one.starts::<M>(top);
             for left in (0..other.count).step_by(N) {
                 let rhs = other.starts::<N>(left);
-                // SAFETY: every piece of every row was just checked to be there.
+                // SAFETY: the processor has the instructions, by the caller's promise. `starts` gives rows that are there, and every piece of each
+                // was just checked to be; a piece is whole vectors, so that the last one ends where it does.
                 unsafe {
                     let mut sums = [[L::splat(T::ZERO); N]; M];
                     for &[a, b] in pieces {
@@ -223,3 +255,6 @@ impl<T: Real> Dots<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -265,14 +265,17 @@ impl<'a, T> Matrix<&'a [T]> {
     }
 
     fn covers(&self, rows: usize, cols: usize) -> bool {
-        rows == 0 || cols == 0 || (rows - 1) * self.row + (cols - 1) * self.col < self.at.len()
+        let (Some(down), Some(right)) = (rows.checked_sub(1), cols.checked_sub(1)) else { return true };
+        // A product that wrapped around would let a matrix reach beyond its slice.
+        let last = down.checked_mul(self.row).and_then(|at| at.checked_add(right.checked_mul(self.col)?));
+        last.is_some_and(|last| last < self.at.len())
     }
 }
 
 /// `dst (m, n) = lhs (m, k) · rhs (k, n)`, added to what is there where `add` says so. On the calling thread.
 ///
 /// # Safety
-/// `dst` points to a matrix of `m × n` different numbers that nobody else reads or writes meanwhile.
+/// `dst` points to a matrix of `m × n` different elements that nobody else reads or writes meanwhile.
 #[expect(unsafe_code, reason = "the gemm crate takes pointers")]
 pub(super) unsafe fn product_at<T: Real>([m, n, k]: [usize; 3], dst: Matrix<*mut T>, add: bool, lhs: Matrix<&[T]>, rhs: Matrix<&[T]>) {
     assert!(lhs.covers(m, k) && rhs.covers(k, n), "a matrix product reads inside its operands");
@@ -330,7 +333,7 @@ pub(super) fn product_parallel<T: Real>(dims: [usize; 3], dst: &mut [T], add: bo
         // An empty inner sum reads nothing, so there may be nothing to cut from.
         let lhs = Matrix { at: lhs.at.get(top * lhs.row..).unwrap_or_default(), ..lhs };
         let rhs = Matrix { at: rhs.at.get(left * rhs.col..).unwrap_or_default(), ..rhs };
-        // SAFETY: `dst` is borrowed mutably by this function, the tiles are disjoint and inside it.
+        // SAFETY: `dst` is borrowed mutably by this function and holds `m × n` elements, as was checked; the tiles are disjoint and inside it.
         unsafe { product_at(dims, Matrix { at: shared.offset(top * n + left), row: n, col: 1 }, add, lhs, rhs) }
     });
 }
@@ -350,33 +353,44 @@ impl<T> Clone for Shared<'_, T> {
 
 impl<T> Copy for Shared<'_, T> {}
 
-// SAFETY: a `Shared` only hands out pointers; who follows one promises that no other task touches the same places.
+// SAFETY: it is the mutable borrow of a slice, which may go to another thread where the elements may.
 #[expect(unsafe_code, reason = "see above")]
 unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above.
+// SAFETY: a reference to it gives pointers to elements and nothing else, by unsafe functions alone, whose callers promise that no two tasks use
+// the same elements. So each element is on one thread at a time, for which `Send` is enough.
 #[expect(unsafe_code, reason = "see above")]
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
+    /// All of a slice, which is borrowed as long as tasks may write to it.
     pub(super) fn of(elements: &'a mut [T]) -> Self {
         Self { first: elements.as_mut_ptr(), len: elements.len(), elements: PhantomData }
     }
 
+    /// How many elements the result has.
+    pub(super) fn len(self) -> usize {
+        self.len
+    }
+
+    /// A pointer to element `offset`.
+    ///
     /// # Safety
-    /// `offset` is inside the result, or its end.
+    /// `offset` is inside the result, or its end. What the pointer is used for is the caller's to argue.
     #[expect(unsafe_code, reason = "pointer arithmetic")]
     pub(super) unsafe fn offset(self, offset: usize) -> *mut T {
         debug_assert!(offset <= self.len, "{offset} of {} elements", self.len);
-        // SAFETY: by the caller's promise.
+        // SAFETY: it stays within the slice that `first` came of, or at its end, by the caller's promise.
         unsafe { self.first.add(offset) }
     }
 
+    /// `len` elements from `offset` on.
+    ///
     /// # Safety
-    /// The places are inside the result, and no other task touches them while the slice lives.
+    /// They are inside the result, and no other task reads or writes them while the slice lives.
     #[expect(unsafe_code, reason = "pointer arithmetic")]
     pub(super) unsafe fn slice(self, offset: usize, len: usize) -> &'a mut [T] {
         debug_assert!(offset + len <= self.len, "{len} elements from {offset} of {}", self.len);
-        // SAFETY: by the caller's promise.
+        // SAFETY: the elements are inside the slice that `first` came of, which `'a` keeps borrowed, and nobody else's, by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(offset), len) }
     }
 }

@@ -10,7 +10,8 @@ use super::real::Real;
 /// A vector of [`N`](Self::N) numbers in a register.
 ///
 /// # Safety
-/// Every function wants a processor that has the vector's instructions, and pointers to `N` numbers.
+/// Every function wants a processor that has the vector's instructions, and pointers to `N` elements, aligned as one element is. [`columns`](Self::columns)
+/// and [`put_columns`](Self::put_columns) want at least `N` starts, and four elements from each start on.
 pub(super) trait Lanes: Copy {
     type T: Real;
     const N: usize;
@@ -27,7 +28,8 @@ pub(super) trait Lanes: Copy {
     #[inline(always)]
     unsafe fn sum(self) -> Self::T {
         let mut lanes = [Self::T::ZERO; 16];
-        // SAFETY: no vector is longer than sixteen.
+        const { assert!(Self::N <= 16) };
+        // SAFETY: there is room for sixteen elements, and no vector has more, as was just checked.
         unsafe { self.store(lanes.as_mut_ptr()) };
         let mut len = Self::N;
         while len > 1 {
@@ -43,7 +45,8 @@ pub(super) trait Lanes: Copy {
     #[inline(always)]
     unsafe fn columns(at: *const Self::T, starts: &[usize]) -> [Self; 4] {
         let mut lanes = [[Self::T::ZERO; 16]; 4];
-        // SAFETY: the caller has four numbers at each start; no vector is longer than sixteen.
+        debug_assert!(starts.len() >= Self::N, "{} starts for {} lanes", starts.len(), Self::N);
+        // SAFETY: the caller has `N` starts and four elements at each; `lanes` has room for sixteen, and no vector has more.
         unsafe {
             for i in 0..Self::N {
                 for j in 0..4 {
@@ -58,7 +61,8 @@ pub(super) trait Lanes: Copy {
     #[inline(always)]
     unsafe fn put_columns(columns: [Self; 4], at: *mut Self::T, starts: &[usize]) {
         let mut lanes = [[Self::T::ZERO; 16]; 4];
-        // SAFETY: as above.
+        debug_assert!(starts.len() >= Self::N, "{} starts for {} lanes", starts.len(), Self::N);
+        // SAFETY: the caller has `N` starts and room for four elements at each; `lanes` has room for sixteen, and no vector has more.
         unsafe {
             for j in 0..4 {
                 columns[j].store(lanes[j].as_mut_ptr());
@@ -85,6 +89,7 @@ pub(super) trait Kernel<T> {
 
 /// A vector without instructions of its own: what the compiler makes of it on any processor.
 #[derive(Clone, Copy)]
+#[repr(transparent)] // its elements are read as such
 pub(super) struct Portable<T>([T; 4]);
 
 impl<T: Real> Lanes for Portable<T> {
@@ -160,6 +165,7 @@ mod x86 {
     macro_rules! lanes {
         ($name:ident($vector:ty) of $t:ty, $n:literal: $splat:ident $load:ident $store:ident $add:ident $sub:ident $mul:ident $mul_add:ident $($more:tt)*) => {
             #[derive(Clone, Copy)]
+            #[repr(transparent)] // its elements are read as such
             pub(in super::super) struct $name($vector);
 
             // SAFETY: what each function wants is what the trait says: the processor has the instructions, pointers are good.

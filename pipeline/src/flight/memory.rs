@@ -23,6 +23,8 @@ use super::protocol::Word;
 
 /// Slots begin at multiples of it: of the pages of any machine, and of what numbers are aligned to.
 const PAGE: usize = 16 << 10;
+/// Mappings begin at multiples of it on any machine, and so do slots.
+const MOST_ALIGNED: usize = 4 << 10;
 /// Batches that a client may have at a time. One that wants to keep more copies them: those that it reads ahead and has in hand are two.
 pub(super) const MOST_LENT: usize = 3;
 
@@ -63,12 +65,14 @@ impl Memory {
     /// Memory for `slots` batches of `bytes`; what is never used takes none.
     ///
     /// # Errors
-    /// When the system has no such files, or no more of them.
+    /// When the system has no such files, or no more of them, or when no file can be so large.
     pub(super) fn new(slots: usize, bytes: usize) -> Result<Arc<Self>> {
-        let slot = bytes.next_multiple_of(PAGE);
+        let Some([slot, all]) = sizes(slots, bytes) else {
+            return Err(Error::new(ErrorKind::OutOfMemory, format!("wanted memory for {slots} batches of {bytes} bytes")));
+        };
         let file = unnamed()?;
-        file.set_len((slots * slot) as u64)?;
-        let map = MmapOptions::new().map_raw(&file)?;
+        file.set_len(all as u64)?;
+        let map = MmapOptions::new().len(all).map_raw(&file)?;
         seal(&file)?;
         let free = (0..slots).rev().map(|number| number * slot).collect();
         let about = file.metadata()?;
@@ -96,15 +100,32 @@ impl Memory {
 
     /// Where these bytes lie, which are a slot's.
     pub(super) fn place(&self, bytes: &[u8]) -> usize {
-        bytes.as_ptr().addr() - self.map.as_ptr().addr()
+        let at = bytes.as_ptr().addr().checked_sub(self.map.as_ptr().addr());
+        let at = at.filter(|at| at.checked_add(bytes.len()).is_some_and(|end| end <= self.map.len()));
+        at.expect("a batch that is sent by its place was made in a slot")
     }
+}
+
+/// Bytes of a slot for a batch of `bytes`, and of all slots; `None` where there are no such numbers.
+fn sizes(slots: usize, bytes: usize) -> Option<[usize; 2]> {
+    let slot = bytes.max(1).checked_next_multiple_of(PAGE)?;
+    // A slice has at most so many bytes, and a file's length is signed.
+    let all = slots.checked_mul(slot).filter(|&all| isize::try_from(all).is_ok())?;
+    Some([slot, all])
+}
+
+/// Whether `numbers` elements of `size` bytes from byte `at` on begin where a slot may, and end within `len` bytes.
+fn lies_within(len: usize, at: usize, numbers: usize, size: usize) -> bool {
+    let end = numbers.checked_mul(size).and_then(|bytes| at.checked_add(bytes));
+    at.is_multiple_of(PAGE) && end.is_some_and(|end| end <= len)
 }
 
 impl AsRef<[u8]> for Slot {
     fn as_ref(&self) -> &[u8] {
         #[expect(unsafe_code, reason = "only this module knows that slots do not overlap")]
-        // SAFETY: the slot lies within the mapping, which lives as long as it; no other has the same bytes; no process but this can write
-        // to them, since the file was sealed.
+        // SAFETY: the slot lies within the mapping, which has `slots` of them (`Memory::new`) and lives as long as it. No other `Slot` has the same
+        // bytes: a place is in `free` or in one `Slot`. Nobody else writes to them: the file was sealed, so that no other process can map it for
+        // writing, and this one has mapped it once.
         unsafe {
             slice::from_raw_parts(self.memory.map.as_ptr().add(self.at), self.memory.slot)
         }
@@ -114,7 +135,9 @@ impl AsRef<[u8]> for Slot {
 impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         #[expect(unsafe_code, reason = "only this module knows that slots do not overlap")]
-        // SAFETY: as above. What a client still reads is not given out: its slot is not free before the client says so.
+        // SAFETY: as above, and this borrow is the only one, `Slot` being no `Clone`. What a client still reads is in a batch that `sharing` keeps,
+        // with its `Slot`, until the client gives it back; so a client that keeps to the protocol sees no change. One that does not reads
+        // other elements than it was sent, in its own process.
         unsafe {
             slice::from_raw_parts_mut(self.memory.map.as_mut_ptr().add(self.at), self.memory.slot)
         }
@@ -123,7 +146,9 @@ impl AsMut<[u8]> for Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.memory.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.at);
+        let mut free = self.memory.free.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(!free.contains(&self.at), "the slot at byte {} goes back twice", self.at);
+        free.push(self.at);
     }
 }
 
@@ -165,8 +190,8 @@ impl Mapping {
 
     /// The `numbers` numbers that begin at byte `at`, where they lie if not too many are read there already; `None` if they are outside.
     pub(super) fn buffer<T: Pod + Send + Sync>(self: &Arc<Self>, at: usize, numbers: usize) -> Option<Buffer<T>> {
-        let end = numbers.checked_mul(size_of::<T>()).and_then(|bytes| at.checked_add(bytes))?;
-        if end > self.map.len() || !at.is_multiple_of(PAGE) {
+        const { assert!(align_of::<T>() <= MOST_ALIGNED) };
+        if !lies_within(self.map.len(), at, numbers, size_of::<T>()) {
             return None;
         }
         let loan = Loan { mapping: Arc::clone(self), at, numbers, _numbers: PhantomData };
@@ -187,8 +212,9 @@ struct Loan<T> {
 impl<T: Pod> AsRef<[T]> for Loan<T> {
     fn as_ref(&self) -> &[T] {
         #[expect(unsafe_code, reason = "only this module knows that the server leaves them as they are")]
-        // SAFETY: they lie within the mapping, which lives as long as this, of a file that cannot become shorter; the server writes to
-        // the slot again once it was told to, which `drop` does.
+        // SAFETY: they lie within the mapping, as `Mapping::buffer` checked, which lives as long as this, of a file that cannot become shorter, as
+        // `Mapping::open` checked. The server writes to the slot again once it was told to, which `drop` does: it is trusted in this, being
+        // a process of the same user, whose files the system shows to no other.
         let bytes = unsafe { slice::from_raw_parts(self.mapping.map.as_ptr().add(self.at), self.numbers * size_of::<T>()) };
         bytemuck::cast_slice(bytes)
     }
@@ -226,7 +252,7 @@ fn unnamed() -> Result<File> {
 fn seal(file: &File) -> Result<()> {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL;
     #[expect(unsafe_code, reason = "the standard library has no name for it")]
-    // SAFETY: the file is open, and this asks for no memory.
+    // SAFETY: the descriptor is open as long as `file`; this command takes a number and touches no memory of this process.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
         -1 => Err(Error::last_os_error()),
         _ => Ok(()),
@@ -237,7 +263,7 @@ fn seal(file: &File) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn is_sealed(file: &File) -> Result<bool> {
     #[expect(unsafe_code, reason = "the standard library has no name for it")]
-    // SAFETY: the file is open, and this asks for no memory.
+    // SAFETY: the descriptor is open as long as `file`; this command takes nothing and touches no memory of this process.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) } {
         -1 => Err(Error::last_os_error()),
         seals => Ok(seals & libc::F_SEAL_SHRINK != 0),

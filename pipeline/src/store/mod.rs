@@ -364,11 +364,12 @@ fn database(path: &Path, action: &'static str, error: lmdb::Error) -> Error {
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "the kernel's read-ahead for a memory map has no safe wrapper")]
 fn will_need(value: &[u8]) {
-    // SAFETY: `sysconf` reads a constant of the system.
+    // SAFETY: `sysconf` takes a number and gives one; it touches no memory of this process.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
     let start = value.as_ptr() as usize & !(page - 1);
     let len = value.as_ptr() as usize + value.len() - start;
-    // SAFETY: `MADV_WILLNEED` changes no memory, whatever the range; this one lies in the map of an open environment.
+    // SAFETY: `MADV_WILLNEED` changes no memory, whatever the range: where nothing is mapped it fails. This range is that of the pages of `value`, which
+    // is borrowed.
     unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_WILLNEED) };
 }
 

@@ -95,10 +95,12 @@ impl<T: Real> Kernel<T> for Correlate<'_, T> {
     #[inline(always)]
     unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
         let whole = self.to.len().next_multiple_of(2 * L::N) - 2 * L::N;
-        assert!(self.taps.iter().all(|&(start, _)| start + self.to.len() + SLACK <= self.from.len()) && 2 * L::N <= SLACK);
+        let room = self.from.len().checked_sub(self.to.len() + SLACK);
+        assert!(self.taps.iter().all(|&(start, _)| room.is_some_and(|room| start <= room)) && 2 * L::N <= SLACK);
         let mut last = [T::zero(); SLACK];
         for at in (0..self.to.len()).step_by(2 * L::N) {
-            // SAFETY: every tap was just checked to have its run and a pair of vectors behind it.
+            // SAFETY: the processor has the instructions, by the caller's promise. Every tap was just checked to have its run and `SLACK` elements behind
+            // it, and a pair of vectors is no longer. What is written ends within `to` before `whole`, and has room in `last` from there on.
             unsafe {
                 let mut sums = [L::splat(self.bias); 2];
                 for &(start, weight) in self.taps {
@@ -127,9 +129,11 @@ impl<T: Real, const N: usize> Kernel<T> for Dots<'_, T, N> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) -> [T; N] {
-        let len = self.a.len() - SLACK;
-        assert!(self.starts.iter().all(|start| start + self.a.len() <= self.b.len()) && L::N <= SLACK);
-        // SAFETY: as was just checked.
+        let (len, room) = (self.a.len().checked_sub(SLACK), self.b.len().checked_sub(self.a.len()));
+        let (Some(len), Some(room)) = (len, room) else { panic!("{} and {} elements", self.a.len(), self.b.len()) };
+        assert!(self.starts.iter().all(|&start| start <= room) && L::N <= SLACK);
+        // SAFETY: the processor has the instructions, by the caller's promise. The last vector begins before `len`, and ends within the `SLACK` elements
+        // behind it; of `b`, as many elements as `a` has were just checked to follow each start.
         let sums = unsafe {
             let mut sums = [L::splat(T::zero()); N];
             for at in (0..len).step_by(L::N) {
@@ -143,7 +147,7 @@ impl<T: Real, const N: usize> Kernel<T> for Dots<'_, T, N> {
         let mut totals = [T::ZERO; N];
         for (total, sum) in totals.iter_mut().zip(sums) {
             let mut lanes = [T::ZERO; SLACK];
-            // SAFETY: there is room for a vector.
+            // SAFETY: the processor has the instructions; there is room for `SLACK` elements, and no vector has more, as was checked.
             unsafe { sum.store(lanes.as_mut_ptr()) };
             for &lane in &lanes[..L::N] {
                 *total += lane;

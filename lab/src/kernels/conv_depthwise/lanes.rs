@@ -19,6 +19,8 @@ struct Meetings {
     ends: Vec<usize>,
     /// Numbers of vectors, of which there are few.
     pairs: Vec<[u16; 2]>,
+    /// How many vectors of each operand the pairs name.
+    named: [usize; 2],
 }
 
 impl Meetings {
@@ -28,12 +30,15 @@ impl Meetings {
         all.clone().for_each(|[to, ..]| ends[to] += 1);
         let mut sum = 0;
         ends.iter_mut().for_each(|end| sum = std::mem::replace(end, sum) + sum);
-        let mut pairs = vec![[0; 2]; sum];
+        let (mut pairs, mut named) = (vec![[0; 2]; sum], [0; 2]);
         for [to, one, other] in all {
-            pairs[ends[to]] = [one as u16, other as u16];
+            debug_assert!(one.max(other) <= usize::from(u16::MAX), "vector {one} with vector {other}");
+            let pair = [one as u16, other as u16];
+            named = [0, 1].map(|nth| named[nth].max(usize::from(pair[nth]) + 1));
+            pairs[ends[to]] = pair;
             ends[to] += 1;
         }
-        Self { ends, pairs }
+        Self { ends, pairs, named }
     }
 }
 
@@ -67,13 +72,17 @@ struct Rows<'a, T> {
 
 impl<T: Real> Rows<'_, T> {
     /// The rows of `N` channels from `first` on as `(length, N)`; where channels end, the last once more.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`.
     #[inline(always)]
     unsafe fn turn<L: Lanes<T = T>>(&self, sample: usize, first: usize, channels: usize, to: &mut [T]) {
         let starts = starts(first, channels, |channel| sample * self.sample + channel / self.share * self.length);
         let whole = self.length - self.length % 4;
         assert!(to.len() >= self.length * L::N && starts.iter().all(|start| start + self.length <= self.numbers.len()));
         for at in (0..whole).step_by(4) {
-            // SAFETY: every row has four numbers from here on, and there is room for them.
+            // SAFETY: the processor has the instructions, by the caller's promise. There are sixteen starts, and no vector has more lanes; every row has
+            // four elements from here on, and there is room for them, as was just checked.
             unsafe {
                 let columns = L::columns(self.numbers.as_ptr().add(at), &starts);
                 for (nth, column) in columns.into_iter().enumerate() {
@@ -90,13 +99,18 @@ impl<T: Real> Rows<'_, T> {
 }
 
 /// The other way: `from (length, N)` into the rows of `N` channels, `length` numbers each.
+///
+/// # Safety
+/// The processor has the instructions of `L`.
 #[inline(always)]
 unsafe fn turn_back<L: Lanes>(from: &[L::T], length: usize, rows: &mut [L::T], (first, channels): (usize, usize)) {
     let starts = starts(first, channels, |channel| channel * length);
     let whole = length - length % 4;
     assert!(from.len() >= length * L::N && starts.iter().all(|start| start + length <= rows.len()));
     for at in (0..whole).step_by(4) {
-        // SAFETY: as was just checked. Lanes behind the last channel hold what that one does.
+        // SAFETY: the processor has the instructions, by the caller's promise. There are sixteen starts, and no vector has more lanes; four vectors are
+        // there from here on, and room for four elements in every row, as was just checked. Lanes behind the last channel hold what that one
+        // does, and are written to the same places.
         unsafe {
             let from = from.as_ptr().add(at * L::N);
             let columns = [L::load(from), L::load(from.add(L::N)), L::load(from.add(2 * L::N)), L::load(from.add(3 * L::N))];
@@ -120,13 +134,18 @@ fn starts(first: usize, channels: usize, start: impl Fn(usize) -> usize) -> [usi
 }
 
 /// `to[i] = start + Σ one[a] · other[b]` over the pairs (a, b) of each result, vectors all.
+///
+/// # Safety
+/// The processor has the instructions of `L`.
 #[inline(always)]
 unsafe fn meet<L: Lanes>(meetings: &Meetings, start: L, one: &[L::T], other: &[L::T], to: &mut [L::T]) {
     assert!(to.len() >= meetings.ends.len() * L::N);
+    assert!(one.len() >= meetings.named[0] * L::N && other.len() >= meetings.named[1] * L::N);
     let mut first = 0;
     for (at, &end) in meetings.ends.iter().enumerate() {
         let (pairs, alone) = meetings.pairs[first..end].as_chunks::<2>();
-        // SAFETY: pairs name vectors of both operands, by the sizes they were made of; the result was just checked.
+        // SAFETY: the processor has the instructions, by the caller's promise. Operands have all vectors that pairs name, and the result has all of its
+        // own, as was just checked.
         unsafe {
             let mut sums = [start, L::splat(L::T::ZERO)];
             for &[[a, b], [c, d]] in pairs {
@@ -142,9 +161,13 @@ unsafe fn meet<L: Lanes>(meetings: &Meetings, start: L, one: &[L::T], other: &[L
 }
 
 /// The nth vector.
+///
+/// # Safety
+/// The processor has the instructions of `L`, and `numbers` has more than `nth` vectors.
 #[inline(always)]
 unsafe fn vector<L: Lanes>(numbers: &[L::T], nth: u16) -> L {
-    // SAFETY: the caller has that many.
+    debug_assert!((usize::from(nth) + 1) * L::N <= numbers.len(), "vector {nth} of {} elements", numbers.len());
+    // SAFETY: by the caller's promise.
     unsafe { L::load(numbers.as_ptr().add(nth as usize * L::N)) }
 }
 
@@ -177,7 +200,8 @@ impl<T: Real> Kernel<T> for Map<'_, T> {
                     *to = bias[(channel + lane).min(channels - 1)];
                 }
             }
-            // SAFETY: this machine has these vectors; sizes fit, as each checks.
+            // SAFETY: the processor has the instructions, by the caller's promise; each function checks its sizes. `biases` has sixteen elements, and no
+            // vector has more.
             unsafe {
                 weight.turn::<L>(0, channel, channels, weights);
                 let start = L::load(biases.as_ptr());
@@ -213,7 +237,7 @@ impl<T: Real> Kernel<T> for Sum<'_, T> {
         let (ones, scratch) = scratch.split_at_mut(one.length * L::N);
         let (others, results) = scratch.split_at_mut(other.length * L::N);
         for sample in 0..samples {
-            // SAFETY: this machine has these vectors; sizes fit, as each checks.
+            // SAFETY: the processor has the instructions, by the caller's promise; each function checks its sizes.
             unsafe {
                 one.turn::<L>(sample, channel, channels, ones);
                 other.turn::<L>(sample, channel, channels, others);

@@ -37,6 +37,7 @@ pub(super) fn fits(g: &Geometry) -> bool {
 
 /// `ys (n, o, oh, ow)`.
 pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Option<&[T]>, ys: &mut [T]) {
+    assert_eq!(ys.len(), g.n * g.o * g.area_out(), "a convolution writes all of its result, and nothing else");
     let (simd, tiles) = (shape::<T>(), Tiles::of(g));
     let (cols, padded) = (2 * simd.lanes, g.o_group.next_multiple_of(simd.rows));
     let size = padded * g.c_group;
@@ -51,6 +52,7 @@ pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Optio
         for group in 0..g.conv.groups {
             let of_group = &weight[group * g.o_group * g.c_group * 9..][..g.o_group * g.c_group * 9];
             let (to, lot) = (Shared::of(points), simd.rows.max(simd.lanes));
+            // Each task has a lot of output channels of its own, whose points nobody reads before all tasks are done.
             (0..padded.div_ceil(lot)).into_par_iter().for_each(|part| {
                 dispatch::<T, _>(Weights { g, weight: of_group, first: part * lot, points: to, size });
             });
@@ -74,6 +76,7 @@ pub(super) fn forward<T: Real>(g: &Geometry, xs: &[T], weight: &[T], bias: Optio
                         let rhs = &inputs[point * g.c_group * width..];
                         dispatch::<T, _>(Product { depth: g.c_group, lhs, rhs, dst, add: false });
                     }
+                    // Each task has channels and tiles of its own, and so pixels of the result.
                     let outputs = group * g.o_group + own.start..group * g.o_group + own.end;
                     dispatch::<T, _>(Outputs { g, tiles, products, outputs, block, bias, ys: shared });
                 });
@@ -151,6 +154,7 @@ impl<T: Real> Kernel<T> for Weights<'_, T> {
     unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
         let (c_group, o_group) = (self.g.c_group, self.g.o_group);
         assert_eq!(self.weight.len(), o_group * c_group * 9);
+        assert!(o_group.next_multiple_of(ROWS) * c_group <= self.size && POINTS * self.size <= self.points.len());
         let mut starts = [0; 16];
         for first in (self.first..self.first + ROWS.max(L::N)).step_by(L::N) {
             // Channels that are not there fill their places with the last one's numbers; nobody reads them.
@@ -159,7 +163,10 @@ impl<T: Real> Kernel<T> for Weights<'_, T> {
             }
             for c in 0..c_group {
                 let mut lanes = [T::zero(); 16];
-                // SAFETY: a kernel has nine numbers; the points of these channels belong to this task alone, and are inside.
+                // SAFETY: the processor has the instructions, by the caller's promise. Every start is that of an output channel's weight, of which
+                // nine elements from `c · 9` on are there, as was checked: they are read from the first, fifth and sixth on, four at a time.
+                // The points were checked to have room for `size` elements each, of which whole panels of channels are the first; those of
+                // the channels from `self.first` on are this task's alone, as `forward` splits them.
                 unsafe {
                     let kernel = self.weight.as_ptr().add(c * 9);
                     let (low, high, end) =
@@ -228,7 +235,10 @@ impl<T: Real> Kernel<T> for Inputs<'_, T> {
             layout.fill(|sample| &self.xs[(sample * g.c + channel) * g.area_in()..][..g.area_in()], field);
             for first in (0..starts.len()).step_by(L::N) {
                 let at = (first / (2 * L::N) * g.c_group + c) * 2 * L::N + first % (2 * L::N);
-                // SAFETY: a tile and two columns more are inside the field; the points are as many as was just checked.
+                debug_assert!(starts[first..first + L::N].iter().all(|start| start + (IN - 1) * layout.row + 8 <= field.len()));
+                // SAFETY: the processor has the instructions, by the caller's promise. Starts are whole pairs of vectors, so `N` of them follow `first`.
+                // A field has room for its last tile and two columns more (`Field::new`), up to which six rows are read. The points are as many
+                // as was just checked: `at` is within one, and a vector ends with the panel.
                 unsafe {
                     let square = look!(6, L, field.as_ptr(), layout.row, starts.get_unchecked(first..));
                     let at_points: [[L; IN]; IN] = both_ways!(see, square, IN, IN);
@@ -272,7 +282,9 @@ impl<T: Real> Kernel<T> for Outputs<'_, T> {
             for first in (0..block.len()).step_by(L::N) {
                 let at = nth * width + first;
                 assert!((POINTS - 1) * size + at + L::N <= products.len());
-                // SAFETY: the last point's products were just checked; tiles are inside `ys`, and these belong to this task alone.
+                // SAFETY: the processor has the instructions, by the caller's promise. The last point's products were just checked to be there, hence
+                // all. `squares` has room for sixteen vectors of sixteen. Tiles are inside `ys`, which has every pixel (`forward` checks it), where
+                // all tiles are whole; these tiles of these channels are this task's alone, as `forward` splits them.
                 unsafe {
                     let bias = L::splat(self.bias.map_or(T::zero(), |bias| bias[o]));
                     let square = square!(L, IN, |nth: usize| products.as_ptr().add(nth * size + at));
@@ -293,7 +305,7 @@ impl<T: Real> Kernel<T> for Outputs<'_, T> {
                 for lane in 0..L::N.min(block.len() - first) {
                     let (start, rows, cols) = place(block.start + first + lane);
                     for row in 0..rows {
-                        // SAFETY: this tile of this channel is inside `ys` and belongs to this task alone.
+                        // SAFETY: of a row of this tile, `cols` pixels are inside `ys`; they are this task's alone, as above.
                         let ys = unsafe { ys.slice(start + o * g.area_out() + row * g.ow, cols) };
                         for (col, y) in ys.iter_mut().enumerate() {
                             *y = squares[(row * OUT + col) * L::N + lane];
@@ -337,7 +349,10 @@ impl<T: Real> Kernel<T> for InputsTurned<'_, T> {
             }
             for (nth, &start) in starts.iter().enumerate() {
                 let at = (first / (2 * L::N) * length + nth) * 2 * L::N + first % (2 * L::N);
-                // SAFETY: a tile and two columns more are inside each field; the points are as many as was just checked.
+                debug_assert!(start + (IN - 1) * layout.row + 8 <= layout.len());
+                // SAFETY: the processor has the instructions, by the caller's promise. There is a field for each lane, as was just checked, and each has
+                // room for its last tile and two columns more, up to which six rows are read. The points are as many as was just checked: `at` is
+                // within one, and a vector ends with the panel.
                 unsafe {
                     let square = look!(6, L, fields.as_ptr().add(start), layout.row, &lanes);
                     let at_points: [[L; IN]; IN] = both_ways!(see, square, IN, IN);
@@ -383,13 +398,15 @@ impl<T: Real> Kernel<T> for Gradients<'_, T> {
                 layout.fill(|sample| &self.grad[(sample * g.o + channel) * g.area_out()..][..g.area_out()], &mut fields[places[lane]..]);
             }
             for (nth, &start) in starts.iter().enumerate() {
-                // SAFETY: a tile is inside each field.
+                debug_assert!(start + (OUT - 1) * layout.row + 4 <= layout.len());
+                // SAFETY: the processor has the instructions, by the caller's promise. There is a field for each lane, as was just checked, with all of
+                // its tiles, of which four rows of four are read.
                 let at_points: [[L; IN]; IN] = unsafe {
                     let square = look!(4, L, fields.as_ptr().add(start), layout.row, &places);
                     both_ways!(give_back, square, OUT, IN)
                 };
                 for (point, value) in at_points.as_flattened().iter().enumerate() {
-                    // SAFETY: room for sixteen numbers, and no vector is longer.
+                    // SAFETY: there is room for sixteen elements, and no vector has more.
                     unsafe { value.store(lanes.as_mut_ptr()) };
                     for (panel, lanes) in lanes[..L::N].chunks_exact(ROWS).enumerate() {
                         let panel = first / ROWS + panel;
@@ -423,9 +440,12 @@ impl<T: Real> Kernel<T> for WeightGradient<'_, T> {
     #[inline(always)]
     unsafe fn run<L: Lanes<T = T>, const ROWS: usize>(self) {
         let mut taps = [T::zero(); 9 * 16];
+        assert!(self.channels.next_multiple_of(L::N) <= self.row && (self.output + 1) * self.row <= self.size);
+        assert!(self.parts.iter().all(|part| part.len() >= POINTS * self.size));
         for first in (0..self.channels).step_by(L::N) {
             let at = self.output * self.row + first;
-            // SAFETY: the rows of sums are whole panels.
+            // SAFETY: the processor has the instructions, by the caller's promise. Each part has all points, and each point this row of whole vectors, as
+            // was just checked. `taps` has room for nine vectors of sixteen.
             unsafe {
                 let mut sums = square!(L, IN, |nth: usize| self.parts[0][nth * self.size + at..].as_ptr());
                 for part in &self.parts[1..] {

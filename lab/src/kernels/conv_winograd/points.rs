@@ -23,12 +23,14 @@ macro_rules! constants {
 const AT_A: f64 = 1.0 / (2.0 * A * A * (A * A - B * B));
 const AT_B: f64 = 1.0 / (2.0 * B * B * (B * B - A * A));
 
+// Each wants a processor that has the instructions of its vectors, and nothing else.
+//
 // No closures in here: one would be compiled without the vectors' instructions, and call each of them as a function.
 
 /// `Bᵀ d`: six inputs at the six points. As a² b² = 1, 0 and ∞ need no factor for it.
 #[inline(always)]
 pub(super) unsafe fn see<L: Lanes>(d: [L; IN]) -> [L; IN] {
-    // SAFETY: only arithmetic; the caller's processor has the instructions.
+    // SAFETY: only arithmetic; the processor has the instructions, by the caller's promise.
     unsafe {
         constants!(L: a = A, b = B, a2 = -A * A, b2 = -B * B, sum = -(A * A + B * B));
         let zero = sum.mul_add(d[2], d[0].add(d[4]));
@@ -42,7 +44,7 @@ pub(super) unsafe fn see<L: Lanes>(d: [L; IN]) -> [L; IN] {
 /// `G g`: three taps at the six points.
 #[inline(always)]
 pub(super) unsafe fn weigh<L: Lanes>(g: [L; 3]) -> [L; IN] {
-    // SAFETY: as above.
+    // SAFETY: only arithmetic; the processor has the instructions, by the caller's promise.
     unsafe {
         constants!(L: a0 = AT_A, a1 = AT_A * A, a2 = AT_A * A * A, b0 = AT_B, b1 = AT_B * B, b2 = AT_B * B * B);
         let (even_a, odd_a) = (g[2].mul_add(a2, g[0].mul(a0)), g[1].mul(a1));
@@ -54,7 +56,7 @@ pub(super) unsafe fn weigh<L: Lanes>(g: [L; 3]) -> [L; IN] {
 /// `Aᵀ m`: from the six points to four outputs.
 #[inline(always)]
 pub(super) unsafe fn give<L: Lanes>(m: [L; IN]) -> [L; OUT] {
-    // SAFETY: as above.
+    // SAFETY: only arithmetic; the processor has the instructions, by the caller's promise.
     unsafe {
         constants!(L: a = A, b = B, a2 = A * A, b2 = B * B, a3 = A * A * A, b3 = B * B * B);
         let (even_a, odd_a, even_b, odd_b) = (m[1].add(m[2]), m[1].sub(m[2]), m[3].add(m[4]), m[3].sub(m[4]));
@@ -66,7 +68,7 @@ pub(super) unsafe fn give<L: Lanes>(m: [L; IN]) -> [L; OUT] {
 /// `A y`: four outputs' gradients at the six points; the transpose of [`give`].
 #[inline(always)]
 pub(super) unsafe fn give_back<L: Lanes>(y: [L; OUT]) -> [L; IN] {
-    // SAFETY: as above.
+    // SAFETY: only arithmetic; the processor has the instructions, by the caller's promise.
     unsafe {
         constants!(L: a = A, b = B, a2 = A * A, b2 = B * B, a3 = A * A * A, b3 = B * B * B);
         let (even_a, odd_a) = (a2.mul_add(y[2], y[0]), a3.mul_add(y[3], a.mul(y[1])));
@@ -78,7 +80,7 @@ pub(super) unsafe fn give_back<L: Lanes>(y: [L; OUT]) -> [L; IN] {
 /// `Gᵀ u`: from the six points to three taps' gradients; the transpose of [`weigh`].
 #[inline(always)]
 pub(super) unsafe fn weigh_back<L: Lanes>(u: [L; IN]) -> [L; 3] {
-    // SAFETY: as above.
+    // SAFETY: only arithmetic; the processor has the instructions, by the caller's promise.
     unsafe {
         constants!(L: a0 = AT_A, a1 = AT_A * A, a2 = AT_A * A * A, b0 = AT_B, b1 = AT_B * B, b2 = AT_B * B * B);
         let (even_a, odd_a, even_b, odd_b) = (u[1].add(u[2]), u[1].sub(u[2]), u[3].add(u[4]), u[3].sub(u[4]));

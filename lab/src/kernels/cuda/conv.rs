@@ -17,11 +17,14 @@ type Operand<'a> = (&'a CudaStorage, &'a Layout);
 /// `ys (n, o, oh, ow)`.
 pub(in crate::kernels) fn forward(g: &Geometry, xs: Operand<'_>, weight: Operand<'_>) -> Result<CudaStorage> {
     let Described { handle, xs: x, weight: w, ys: y, moves: m } = &Described::new(g, xs.0)?;
-    // SAFETY, here and below: the descriptions live, and are of the operands that `launch` holds until the kernel is in the stream.
+    // SAFETY: the handle and the descriptions live; `choose` has room for what is written.
     let algorithm = choose(m, |most, found, guesses| unsafe {
         result::get_convolution_forward_algorithm(handle.0, x.0, w.0, m.0, y.0, most, found, guesses)
     })?;
+    // SAFETY: the handle and the descriptions live, and the algorithm is cuDNN's for them.
     let bytes = unsafe { result::get_convolution_forward_workspace_size(handle.0, x.0, w.0, m.0, y.0, algorithm) }?;
+    // SAFETY: the descriptions live and are of the operands and the result, which `launch` holds, with `bytes` of scratch, until the kernel is in the
+    // stream.
     launch((g.n, g.o, g.oh, g.ow), bytes, [xs, weight], |[xs, weight], ys, scratch| unsafe {
         result::convolution_forward(handle.0, ONE, x.0, xs, w.0, weight, m.0, algorithm, scratch, bytes, ZERO, y.0, ys)
     })
@@ -30,10 +33,14 @@ pub(in crate::kernels) fn forward(g: &Geometry, xs: Operand<'_>, weight: Operand
 /// The gradient of the input `(n, c, h, w)`.
 pub(in crate::kernels) fn backward_data(g: &Geometry, grad: Operand<'_>, weight: Operand<'_>) -> Result<CudaStorage> {
     let Described { handle, xs: x, weight: w, ys: y, moves: m } = &Described::new(g, grad.0)?;
+    // SAFETY: the handle and the descriptions live; `choose` has room for what is written.
     let algorithm = choose(m, |most, found, guesses| unsafe {
         result::get_convolution_backward_data_algorithm(handle.0, w.0, y.0, m.0, x.0, most, found, guesses)
     })?;
+    // SAFETY: the handle and the descriptions live, and the algorithm is cuDNN's for them.
     let bytes = unsafe { result::get_convolution_backward_data_workspace_size(handle.0, w.0, y.0, m.0, x.0, algorithm) }?;
+    // SAFETY: the descriptions live and are of the operands and the result, which `launch` holds, with `bytes` of scratch, until the kernel is in the
+    // stream.
     launch((g.n, g.c, g.h, g.w), bytes, [grad, weight], |[grad, weight], dxs, scratch| unsafe {
         result::convolution_backward_data(handle.0, ONE, w.0, weight, y.0, grad, m.0, algorithm, scratch, bytes, ZERO, x.0, dxs)
     })
@@ -42,10 +49,14 @@ pub(in crate::kernels) fn backward_data(g: &Geometry, grad: Operand<'_>, weight:
 /// The gradient of the weight `(o, c / groups, kh, kw)`.
 pub(in crate::kernels) fn backward_filter(g: &Geometry, grad: Operand<'_>, xs: Operand<'_>) -> Result<CudaStorage> {
     let Described { handle, xs: x, weight: w, ys: y, moves: m } = &Described::new(g, grad.0)?;
+    // SAFETY: the handle and the descriptions live; `choose` has room for what is written.
     let algorithm = choose(m, |most, found, guesses| unsafe {
         result::get_convolution_backward_filter_algorithm(handle.0, x.0, y.0, m.0, w.0, most, found, guesses)
     })?;
+    // SAFETY: the handle and the descriptions live, and the algorithm is cuDNN's for them.
     let bytes = unsafe { result::get_convolution_backward_filter_workspace_size(handle.0, x.0, y.0, m.0, w.0, algorithm) }?;
+    // SAFETY: the descriptions live and are of the operands and the result, which `launch` holds, with `bytes` of scratch, until the kernel is in the
+    // stream.
     launch((g.o, g.c_group, g.kh, g.kw), bytes, [grad, xs], |[grad, xs], dweight, scratch| unsafe {
         result::convolution_backward_filter(handle.0, ONE, x.0, xs, y.0, grad, m.0, algorithm, scratch, bytes, ZERO, w.0, dweight)
     })

@@ -217,8 +217,8 @@ impl Pass for Backward<'_> {
         let [mut dweight, mut dbias] = [fresh(device, DType::F32, c)?, fresh(device, DType::F32, c)?];
         {
             let (dweight, dbias) = (write(&mut dweight, stream)?, write(&mut dbias, stream)?);
+            // SAFETY: the descriptions are of these operands, which are held until the kernel is in the stream.
             call.reading([&self.found.mean, &self.found.inv_std], |[mean, inv_std]| unsafe {
-                // SAFETY: as in the forward pass.
                 sys::cudnnBatchNormalizationBackward(
                     handle,
                     CUDNN_BATCHNORM_SPATIAL,
@@ -263,8 +263,8 @@ impl Pass for Running {
 
     fn launch(&self, call: &Call<'_>) -> Result<()> {
         let &Call { handle, batch, numbers, operands: [xs, weight, bias], result: ys, .. } = call;
+        // SAFETY: the descriptions are of these operands, which are held until the kernel is in the stream.
         call.reading([&self.mean, &self.var], |[mean, var]| unsafe {
-            // SAFETY: as in training.
             sys::cudnnBatchNormalizationForwardInference(
                 handle,
                 CUDNN_BATCHNORM_SPATIAL,

@@ -55,17 +55,19 @@ fn select<T: DeviceRepr>(device: &CudaDevice, numbers: &CudaView<'_, T>, bits: &
     for digit in (0..size_of::<T>() as u32 + 4).rev() {
         let mut launch = stream.launch_builder(&count);
         launch.arg(numbers).arg(&len).arg(&digit).arg(&found).arg(&mut bins);
-        // SAFETY, here and below: the arguments are those of `own.cu`, which reads and writes within their lengths.
+        // SAFETY: the arguments are those of `own.cu`, which reads `len` elements, and writes to as many bins as a byte has values.
         unsafe { launch.launch(grid) }.w()?;
         let mut launch = stream.launch_builder(&settle);
         launch.arg(&mut found).arg(&mut bins).arg(&digit).arg(&below);
         let alone = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 };
+        // SAFETY: the arguments are those of `own.cu`, which reads and writes the two numbers and the bins that were made above.
         unsafe { launch.launch(alone) }.w()?;
     }
     // SAFETY: the kernel writes all of it.
     let mut kept = unsafe { device.alloc::<T>(numbers.len()) }?;
     let mut launch = stream.launch_builder(&keep);
     launch.arg(&mut kept).arg(numbers).arg(&len).arg(&found);
+    // SAFETY: the arguments are those of `own.cu`, which reads and writes `len` elements.
     unsafe { launch.launch(grid) }.w()?;
     Ok(kept)
 }

@@ -12,6 +12,33 @@ fn open(offer: &Offer) -> (Result<Arc<Mapping>>, UnboundedReceiver<Word>) {
 }
 
 #[test]
+fn sizes_do_not_wrap_around() {
+    assert_eq!(sizes(3, 5), Some([PAGE, 3 * PAGE]));
+    assert_eq!(sizes(3, PAGE + 1), Some([2 * PAGE, 6 * PAGE]));
+    assert_eq!(sizes(7, 0), Some([PAGE, 7 * PAGE]));
+    // Two halves of all addresses are none at all, and the largest number of bytes does not fit into whole pages.
+    for (slots, bytes) in [(2, usize::MAX / 2 + 1), (1, usize::MAX), (1, usize::MAX / 2 + 1), (usize::MAX, PAGE)] {
+        assert_eq!(sizes(slots, bytes), None, "{slots} slots of {bytes} bytes");
+    }
+}
+
+#[test]
+fn places_lie_within() {
+    for (at, numbers, size) in [(0, 2 * PAGE, 1), (PAGE, PAGE / 4, 4), (2 * PAGE, 0, 4)] {
+        assert!(lies_within(2 * PAGE, at, numbers, size), "{numbers} of {size} bytes from {at} on");
+    }
+    let wraps = usize::MAX - PAGE + 1;
+    for (at, numbers, size) in [(0, 2 * PAGE + 1, 1), (PAGE, PAGE / 4 + 1, 4), (4, 1, 4), (wraps, PAGE, 1), (0, usize::MAX / 4 + 1, 4)] {
+        assert!(!lies_within(2 * PAGE, at, numbers, size), "{numbers} of {size} bytes from {at} on");
+    }
+}
+
+#[test]
+fn more_memory_than_there_can_be_is_an_error() {
+    assert_eq!(Memory::new(2, usize::MAX / 2 + 1).unwrap_err().kind(), ErrorKind::OutOfMemory);
+}
+
+#[test]
 fn slots_are_everybodys_once() {
     let memory = Memory::new(3, 5).unwrap();
     let slots: Vec<Slot> = std::iter::from_fn(|| memory.slot()).collect();
