@@ -16,6 +16,11 @@ pub fn arrow(value: &[u8]) {
     store::folder2lmdb::fuzz(value);
 }
 
+/// Reads the metadata of a message that a server of batches sends.
+pub fn flight(message: &[u8]) {
+    crate::flight::fuzz(message);
+}
+
 /// Reads a ticket.
 #[must_use]
 pub fn ticket(bytes: &[u8]) -> Option<Ticket> {

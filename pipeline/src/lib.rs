@@ -29,6 +29,7 @@ mod collate;
 pub mod convert;
 pub mod decode;
 mod error;
+mod flatbuffer;
 #[cfg(feature = "flight")]
 pub mod flight;
 #[cfg(all(fuzzing, feature = "flight"))]

@@ -20,18 +20,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_ipc::convert::{IpcSchemaEncoder, try_fb_to_schema, try_schema_from_ipc_buffer};
-use arrow_ipc::{Buffer, FieldNode, MessageBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder};
-use arrow_schema::{DataType, Field, Schema};
 use bytes::{BufMut, Bytes, BytesMut};
 use datasets::{Batch, Mixed, Normalize, Values};
-use flatbuffers::FlatBufferBuilder;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::Loader;
 use crate::loader::Output;
 
+use super::arrow::{Field, Kind, RecordBatch, Schema};
 use super::grpc::{self, Failure, Messages, Pieces};
 use super::memory::{Mapping, Offer};
 use super::protocol::{BODY, FlightData};
@@ -70,46 +67,33 @@ pub(super) enum Pictures<'a> {
 /// The schema of a flight, as the metadata of an IPC message. What there is to know of the data stands in it as JSON, as `topolab`, and of the
 /// memory that they lie in, if they do, as `topolab-memory`.
 pub(super) fn schema(summary: &Summary, pictures: &Pictures<'_>) -> Bytes {
-    let mut builder = FlatBufferBuilder::new();
-    let mut columns = vec![Field::new("label", DataType::UInt32, false), Field::new("index", DataType::UInt64, false)];
-    let mut about = BTreeMap::from([(KEY.to_owned(), serde_json::json!(summary).to_string())]);
-    match *pictures {
-        Pictures::Here(output) => columns.insert(0, image(summary, output)),
-        Pictures::There(offer) => drop(about.insert(MEMORY.to_owned(), serde_json::json!(offer).to_string())),
-    }
-    let columns = Schema::new_with_metadata(columns, about);
-    let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &columns);
-    let mut message = MessageBuilder::new(&mut builder);
-    message.add_version(MetadataVersion::V5);
-    message.add_header_type(MessageHeader::Schema);
-    message.add_header(schema.as_union_value());
-    let message = message.finish();
-    builder.finish(message, None);
-    Bytes::copy_from_slice(builder.finished_data())
-}
-
-fn image(summary: &Summary, output: Output) -> Field {
-    let number = match output {
-        Output::U8 => DataType::UInt8,
-        Output::F32 => DataType::Float32,
+    let mut about = BTreeMap::from([(KEY.into(), serde_json::json!(summary).to_string().into())]);
+    let output = match *pictures {
+        Pictures::Here(output) => Some(output),
+        Pictures::There(offer) => {
+            about.insert(MEMORY.into(), serde_json::json!(offer).to_string().into());
+            None
+        }
     };
-    let numbers: usize = summary.shape.iter().product();
-    let names = &["V", "C", "H", "W"][4 - summary.shape.len()..];
-    let tensor = serde_json::json!({ "shape": summary.shape, "dim_names": names }).to_string();
-    let extension = [("ARROW:extension:name", "arrow.fixed_shape_tensor"), ("ARROW:extension:metadata", &tensor)];
-    let item = Arc::new(Field::new("item", number, false));
-    Field::new("image", DataType::FixedSizeList(item, numbers as i32), false).with_metadata(extension)
+    Schema { fields: fields(summary, output), metadata: about }.write()
 }
 
-/// An IPC message that stands for itself, as `FlightInfo` wants it: a mark, a length, and the metadata padded to eight bytes.
-pub(super) fn encapsulated(metadata: &[u8]) -> Bytes {
-    let padded = metadata.len().next_multiple_of(8);
-    let mut message = BytesMut::with_capacity(8 + padded);
-    message.put_u32_le(u32::MAX);
-    message.put_u32_le(padded as u32);
-    message.put_slice(metadata);
-    message.put_bytes(0, padded - metadata.len());
-    message.freeze()
+/// The columns of a flight, with pictures if these are in it.
+fn fields(summary: &Summary, pictures: Option<Output>) -> Vec<Field<'static>> {
+    let field = |name: &'static str, kind| Field { name: name.into(), kind, metadata: BTreeMap::new() };
+    let image = pictures.map(|output| {
+        let item = match output {
+            Output::U8 => Kind::U8,
+            Output::F32 => Kind::F32,
+        };
+        let numbers: usize = summary.shape.iter().product();
+        let names = &["V", "C", "H", "W"][4 - summary.shape.len()..];
+        let tensor = serde_json::json!({ "shape": summary.shape, "dim_names": names }).to_string();
+        let extension = [("ARROW:extension:name", "arrow.fixed_shape_tensor".into()), ("ARROW:extension:metadata", tensor.into())];
+        let metadata = extension.map(|(key, value)| (key.into(), value)).into();
+        Field { metadata, ..field("image", Kind::FixedSizeList(Box::new(field("item", item)), numbers as i32)) }
+    });
+    image.into_iter().chain([field("label", Kind::U32), field("index", Kind::U64)]).collect()
 }
 
 /// The first part of a flight: its schema.
@@ -227,69 +211,57 @@ impl Layout {
 
     /// The metadata of the record batch whose pictures have `numbers` numbers together.
     fn metadata(&self, numbers: usize) -> Bytes {
-        let mut builder = FlatBufferBuilder::new();
         // Before the numbers of a column stands a map of what is null, which is empty; a list has nothing but that map.
-        let buffer = |range: &Range<usize>| Buffer::new(range.start as i64, range.len() as i64);
-        let empty = |range: &Range<usize>| Buffer::new(range.start as i64, 0);
+        let empty = |range: &Range<usize>| range.start..range.start;
         let [values, labels, indices] = [&self.values, &self.labels, &self.indices];
-        let mut nodes = [self.rows, numbers, self.rows, self.rows].map(|length| FieldNode::new(length as i64, 0)).to_vec();
+        let mut lengths = vec![self.rows, numbers, self.rows, self.rows];
         let mut buffers =
-            vec![empty(values), empty(values), buffer(values), empty(labels), buffer(labels), empty(indices), buffer(indices)];
+            [empty(values), empty(values), values.clone(), empty(labels), labels.clone(), empty(indices), indices.clone()].to_vec();
         if !self.pictures {
-            nodes.drain(..2);
+            lengths.drain(..2);
             buffers.drain(..3);
         }
-        let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&buffers));
-        let mut batch = RecordBatchBuilder::new(&mut builder);
-        batch.add_length(self.rows as i64);
-        batch.add_nodes(nodes);
-        batch.add_buffers(buffers);
-        let batch = batch.finish();
-        let mut message = MessageBuilder::new(&mut builder);
-        message.add_version(MetadataVersion::V5);
-        message.add_header_type(MessageHeader::RecordBatch);
-        message.add_bodyLength(self.end() as i64);
-        message.add_header(batch.as_union_value());
-        let message = message.finish();
-        builder.finish(message, None);
-        Bytes::copy_from_slice(builder.finished_data())
+        RecordBatch { rows: self.rows, lengths, buffers, body: self.end() }.write()
     }
 
     /// The layout that this metadata describes.
     fn read(metadata: &[u8], pictures: bool) -> Result<Self, String> {
-        let message = arrow_ipc::root_as_message(metadata).map_err(|error| format!("not an IPC message: {error}"))?;
-        let batch = message.header_as_record_batch().ok_or("wanted a record batch")?;
-        if batch.compression().is_some() {
-            return Err("wanted a record batch that is not compressed".to_owned());
-        }
-        let count = if pictures { 7 } else { 4 };
-        let buffers = batch.buffers().filter(|buffers| buffers.len() == count).ok_or_else(|| format!("wanted {count} buffers"))?;
-        let range = |at: usize| {
-            let (start, length) = (usize::try_from(buffers.get(at).offset()).ok()?, usize::try_from(buffers.get(at).length()).ok()?);
-            Some(start..start.checked_add(length)?)
+        let RecordBatch { rows, buffers, .. } = RecordBatch::read(metadata)?;
+        let (values, labels, indices) = match (&buffers[..], pictures) {
+            ([_, _, values, _, labels, _, indices], true) => (values.clone(), labels, indices),
+            ([_, labels, _, indices], false) => (0..0, labels, indices),
+            _ => return Err(format!("wanted {} buffers, found {}", if pictures { 7 } else { 4 }, buffers.len())),
         };
-        let rows = usize::try_from(batch.length()).ok();
-        let values = if pictures { range(2) } else { Some(0..0) };
-        match (rows, values, range(count - 3), range(count - 1)) {
-            (Some(rows), Some(values), Some(labels), Some(indices)) if values.end <= labels.start && labels.end <= indices.start => {
-                Ok(Self { rows, values, labels, indices, pictures })
-            }
-            _ => Err("wanted columns one after the other".to_owned()),
+        if values.end > labels.start || labels.end > indices.start {
+            return Err(format!("wanted columns one after the other, found them at bytes {values:?}, {labels:?} and {indices:?}"));
         }
+        Ok(Self { rows, values, labels: labels.clone(), indices: indices.clone(), pictures })
     }
 }
 
-/// What a schema says of its data, and of memory: the metadata of an IPC message, or one that stands for itself.
+/// What a schema says of its data, and of memory: a message, or one that stands for itself.
 pub(super) fn summary(schema: &[u8]) -> Result<(Summary, Option<Offer>), String> {
-    let schema = match arrow_ipc::root_as_message(schema).ok().and_then(|message| message.header_as_schema()) {
-        Some(schema) => try_fb_to_schema(schema),
-        None => try_schema_from_ipc_buffer(schema),
-    };
-    let schema = schema.map_err(|error| format!("not a schema: {error}"))?;
+    let schema = Schema::read(schema)?;
     let about = schema.metadata.get(KEY).ok_or_else(|| format!("wanted a schema with the metadata `{KEY}`"))?;
-    let summary = serde_json::from_str(about).map_err(|error| format!("the schema's `{KEY}`: {error}"))?;
-    let offer = schema.metadata.get(MEMORY).map(|offer| serde_json::from_str(offer)).transpose();
-    Ok((summary, offer.map_err(|error| format!("the schema's `{MEMORY}`: {error}"))?))
+    let summary: Summary = serde_json::from_str(about).map_err(|error| format!("the schema's `{KEY}`: {error}"))?;
+    let numbers = summary.shape.iter().try_fold(1i32, |numbers, &size| numbers.checked_mul(i32::try_from(size).ok()?));
+    if !(3..=4).contains(&summary.shape.len()) || numbers.is_none() {
+        return Err(format!("the schema's `{KEY}`: wanted a shape [c, h, w] or [v, c, h, w], found {:?}", summary.shape));
+    }
+    let offer: Option<Offer> = schema
+        .metadata
+        .get(MEMORY)
+        .map(|offer| serde_json::from_str(offer))
+        .transpose()
+        .map_err(|error| format!("the schema's `{MEMORY}`: {error}"))?;
+    let kinds: &[_] = if offer.is_some() { &[None] } else { &[Some(Output::U8), Some(Output::F32)] };
+    // What stands in a column's metadata is for others.
+    let columns = |fields: &[Field<'_>]| fields.iter().map(|field| field.to_string()).collect::<Vec<_>>();
+    let found = columns(&schema.fields);
+    if !kinds.iter().any(|&pictures| columns(&fields(&summary, pictures)) == found) {
+        return Err(format!("wanted columns that hold samples of shape {:?}, found {}", summary.shape, found.join(", ")));
+    }
+    Ok((summary, offer))
 }
 
 /// A part of a flight, read.
@@ -347,6 +319,8 @@ impl Reading<'_> {
         let Summary { shape, .. } = self.summary;
         let (rows, size) = (layout.rows, shape.iter().product::<usize>());
         let bytes = rows.checked_mul(size).and_then(|numbers| numbers.checked_mul(self.output.bytes()));
+        // What does not fit into the body has no layout.
+        let bytes = bytes.filter(|&bytes| rows <= length && (!layout.pictures || bytes <= length));
         let wanted = bytes.map(|bytes| Layout::new(rows, layout.pictures.then_some(bytes)));
         if wanted.as_ref() != Some(layout) || length != messages.rest() || length != layout.end() {
             return Err(Failure::protocol(format!("wanted {rows} pictures of {shape:?}, found a body of {length} bytes")));
@@ -414,3 +388,13 @@ fn mixed(mixed: Option<Mixed>, labels: &[u32], summary: &Summary) -> Result<Opti
     }
     Ok(mixed)
 }
+
+/// Reads the metadata of a message as what a flight begins with, and as where its columns lie.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(message: &[u8]) {
+    let _ = summary(message);
+    let _ = [true, false].map(|pictures| Layout::read(message, pictures));
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,10 +14,11 @@
 //!
 //! # Why the protocol is spelled out here
 //! `tonic` brings HTTP/2, TLS and gRPC's status. The messages of Flight are four short structs (`protocol`), and what they carry is one fixed
-//! arrangement of three columns (`columns`). Spelled out, a batch goes from the loader's buffer to the socket without a copy and from the socket
+//! arrangement of three columns (`columns`), which Arrow describes in two messages (`arrow`). Spelled out, a batch goes from the loader's buffer to the socket without a copy and from the socket
 //! into the batch with one. The crate `arrow-flight` copies each batch twice more on either side and brings 19 crates instead of 4, one of which has
 //! cargo rebuild polars and candle for a feature of `serde_core`.
 
+mod arrow;
 mod auth;
 mod client;
 mod columns;
@@ -35,3 +36,19 @@ mod ticket;
 pub use client::{Client, Remote};
 pub use server::{Listen, Options, Server, Tls};
 pub use ticket::{Group, Summary, Ticket};
+
+/// Reads the metadata of a flight's message, as a schema and as that of a record batch.
+///
+/// # Panics
+/// When what was read and written again reads otherwise.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(message: &[u8]) {
+    if let Ok(schema) = arrow::Schema::read(message) {
+        let written = schema.write();
+        assert_eq!(arrow::Schema::read(&written), Ok(schema));
+    }
+    if let Ok(batch) = arrow::RecordBatch::read(message) {
+        assert_eq!(arrow::RecordBatch::read(&batch.write()), Ok(batch));
+    }
+    columns::fuzz(message);
+}

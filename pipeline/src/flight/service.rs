@@ -21,6 +21,7 @@ use tonic::body::Body;
 use crate::loader::Config;
 use crate::{Error, Loader, Store};
 
+use super::arrow;
 use super::auth::Token;
 use super::columns::{self, Pictures};
 use super::feed::{Counted, Feed, Makers, Numbers};
@@ -134,7 +135,7 @@ impl Service {
         let schema = columns::schema(&summary, &Pictures::Here(ticket.loader.output));
         let path = vec![summary.dataset.clone(), summary.split.clone()];
         Ok(FlightInfo {
-            schema: columns::encapsulated(&schema),
+            schema: arrow::encapsulated(&schema),
             descriptor: Some(FlightDescriptor { kind: protocol::PATH, command: Bytes::new(), path }),
             endpoints: vec![FlightEndpoint { ticket: Some(RawTicket { ticket: ticket.json().into() }) }],
             records: summary.samples as i64,

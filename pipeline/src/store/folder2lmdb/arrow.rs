@@ -3,6 +3,8 @@
 //!
 //! Only what pairs, lists of keys, and numbers need is read. Any bytes give a value or nothing.
 
+use crate::flatbuffer::{Structs, Table, i64_at, u32_at};
+
 /// A Python value; bytes are borrowed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
@@ -43,7 +45,7 @@ fn message(stream: &[u8], kind: u8) -> Option<(Head<'_>, &[u8], &[u8])> {
         (len, rest) = (u32_at(rest, 0)?, rest.get(4..)?);
     }
     let (head, rest) = rest.split_at_checked(len as usize)?;
-    let table = Table { bytes: head, at: u32_at(head, 0)? as usize };
+    let table = Table::root(head)?;
     (table.u8(1)? == kind).then_some(())?;
     let (body, rest) = rest.split_at_checked(usize::try_from(table.i64(3).unwrap_or(0)).ok()?)?;
     Some((Head { version: table.i16(0).unwrap_or(0), header: table.table(2)? }, body, rest))
@@ -138,101 +140,4 @@ impl<'a> Column<'a> {
             }
         })
     }
-}
-
-/// A table of FlatBuffers: fields by number, each at an offset that a table of offsets gives.
-#[derive(Clone, Copy)]
-struct Table<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Table<'a> {
-    fn field(&self, number: usize) -> Option<usize> {
-        let offsets = self.at.checked_add_signed(-(u32_at(self.bytes, self.at)? as i32 as isize))?;
-        (4 + 2 * number < usize::from(u16_at(self.bytes, offsets)?)).then_some(())?;
-        match u16_at(self.bytes, offsets + 4 + 2 * number)? {
-            0 => None,
-            offset => Some(self.at + usize::from(offset)),
-        }
-    }
-
-    fn u8(&self, number: usize) -> Option<u8> {
-        self.bytes.get(self.field(number)?).copied()
-    }
-
-    fn i16(&self, number: usize) -> Option<i16> {
-        Some(u16_at(self.bytes, self.field(number)?)? as i16)
-    }
-
-    fn i32(&self, number: usize) -> Option<i32> {
-        Some(u32_at(self.bytes, self.field(number)?)? as i32)
-    }
-
-    fn i64(&self, number: usize) -> Option<i64> {
-        i64_at(self.bytes, self.field(number)?)
-    }
-
-    /// Where the offset in a field points to.
-    fn target(&self, number: usize) -> Option<usize> {
-        let field = self.field(number)?;
-        field.checked_add(u32_at(self.bytes, field)? as usize)
-    }
-
-    fn table(&self, number: usize) -> Option<Self> {
-        Some(Self { at: self.target(number)?, ..*self })
-    }
-
-    /// The number of items of a list, and where the first is.
-    fn list(&self, number: usize) -> Option<(usize, usize)> {
-        let at = self.target(number)?;
-        let len = u32_at(self.bytes, at)? as usize;
-        // An item is at least 4 bytes long.
-        (len <= self.bytes.len() / 4).then_some((len, at + 4))
-    }
-
-    fn tables(&self, number: usize) -> Option<Vec<Self>> {
-        let (len, at) = self.list(number)?;
-        (at..).step_by(4).take(len).map(|at| Some(Self { at: at + u32_at(self.bytes, at)? as usize, ..*self })).collect()
-    }
-
-    fn ints(&self, number: usize) -> Option<Vec<i32>> {
-        let (len, at) = self.list(number)?;
-        (at..).step_by(4).take(len).map(|at| Some(u32_at(self.bytes, at)? as i32)).collect()
-    }
-
-    fn structs(&self, number: usize) -> Option<Structs<'a>> {
-        let (left, at) = self.list(number)?;
-        Some(Structs { bytes: self.bytes, at, left })
-    }
-}
-
-/// Pairs of long integers, one after the other.
-struct Structs<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    left: usize,
-}
-
-impl Iterator for Structs<'_> {
-    type Item = (i64, i64);
-
-    fn next(&mut self) -> Option<(i64, i64)> {
-        self.left = self.left.checked_sub(1)?;
-        let pair = (i64_at(self.bytes, self.at)?, i64_at(self.bytes, self.at + 8)?);
-        self.at += 16;
-        Some(pair)
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn i64_at(bytes: &[u8], at: usize) -> Option<i64> {
-    Some(i64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
