@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, call};
-use crate::{fuzz, installed, notebook, tidy};
+use crate::{deny, fuzz, installed, notebook, python, skips, tidy};
 
 /// Tells the tests where the notebook runner is; without it they skip what needs one.
 const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
@@ -16,17 +16,20 @@ const CHECKED: &str = ".cargo/checked.toml";
 /// Tells the tests with which configuration to build the programs that they start.
 const CONFIG: &str = "TOPOLAB_CARGO_CONFIG";
 
-/// Builds and runs all tests: unit tests, `tests/it`, documentation; if `checked`, with debug assertions and overflow checks in our crates.
+/// Builds and runs all tests: unit tests, `tests/it`, documentation; if `checked`, with debug assertions and overflow checks in our crates;
+/// if `ci`, none may skip for the lack of what CI can have.
 ///
 /// # Errors
 /// When one does not compile or fails.
-pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, checked: bool) -> Result<()> {
+pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, checked: bool, ci: bool) -> Result<()> {
+    python::environment(workspace)?;
     let runner = workspace.runner()?;
+    let mut tests = workspace.cargo(if checked { &["--config", CHECKED, "test"] } else { &["test"] });
     if checked {
         // Programs that tests start are of the same build.
-        return call(workspace.cargo(&["--config", CHECKED, "test"]).args(filter).env(RUNNER, runner).env(CONFIG, CHECKED));
+        tests.env(CONFIG, CHECKED);
     }
-    call(workspace.cargo(&["test"]).args(filter).env(RUNNER, runner))
+    skips::call_counted(tests.args(filter).env(RUNNER, runner), workspace, ci)
 }
 
 /// All checks, quick ones first, the tests as a user runs them last.
@@ -44,12 +47,13 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     };
     step("format", &|| cargo(&["fmt", "--all", "--check"]))?;
     step("tidy", &|| tidy::tidy(workspace))?;
+    step("licences and duplicates", &|| deny::check(workspace))?;
     step("lints", &|| cargo(&["clippy", "--all-targets", "--", "-D", "warnings"]))?;
     step("documentation", &|| call(workspace.cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
     step("notebooks", &|| notebook::check(workspace, vec![]))?;
     step("build tests", &|| cargo(&["test", "--no-run"]))?;
     step("installed program", &|| installed::check(workspace, false))?;
     step("fuzzing, a minute each", &|| fuzz::fuzz(workspace, None, 60))?;
-    step("tests with debug assertions and overflow checks", &|| test(workspace, None, true))?;
-    step("tests", &|| test(workspace, None, false))
+    step("tests with debug assertions and overflow checks", &|| test(workspace, None, true, true))?;
+    step("tests", &|| test(workspace, None, false, true))
 }

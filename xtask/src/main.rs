@@ -13,8 +13,11 @@ mod fuzz;
 mod installed;
 mod lab;
 mod markdown;
+mod miri;
 mod notebook;
 mod peers;
+mod python;
+mod skips;
 mod sweeping;
 mod tidy;
 mod workspace;
@@ -73,6 +76,8 @@ enum Command {
         #[arg(long, default_value = "60")]
         seconds: u64,
     },
+    /// Run what Miri can run of the unit tests; wants a nightly toolchain: `cargo +nightly xtask miri`
+    Miri,
     /// Check the walls between rooms, and the files themselves
     Tidy,
     /// Check that `topolab` runs outside the workspace, with an empty environment
@@ -133,10 +138,11 @@ fn dispatch(command: Command) -> Result<()> {
             notebook::run(&workspace, &notebook, &set, output.as_deref(), &features)
         }
         Command::Notebook(Notebook::Check { notebooks }) => notebook::check(&workspace, notebooks),
-        Command::Test { filter, checked } => checks::test(&workspace, filter.as_deref(), checked),
+        Command::Test { filter, checked } => checks::test(&workspace, filter.as_deref(), checked, false),
         Command::Ci => checks::ci(&workspace),
         Command::Deny => deny::check(&workspace),
         Command::Fuzz { filter, seconds } => fuzz::fuzz(&workspace, filter.as_deref(), seconds),
+        Command::Miri => miri::miri(&workspace),
         Command::Tidy => tidy::tidy(&workspace),
         Command::Installed { release } => installed::check(&workspace, release),
         Command::Bench { bench } => bench::bench(&workspace, bench),
