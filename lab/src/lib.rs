@@ -40,6 +40,7 @@ pub mod train;
 pub mod weights;
 
 mod error;
+mod lock;
 mod model;
 
 pub use error::{Error, Result};

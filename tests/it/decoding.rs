@@ -136,7 +136,7 @@ fn what_is_no_picture_says_why() {
     check_refused(
         Encoding::Raw { height: u32::MAX, width: u32::MAX, channels: 3 },
         &[0; 3],
-        expect!["4294967295×4294967295 pixels of 3 channels: wanted 18446744047939747843 bytes, found 3"],
+        expect!["4294967295×4294967295 pixels of 3 channels: wanted 55340232195358851075 bytes, found 3"],
     );
 }
 

@@ -111,7 +111,7 @@ impl Lines {
 fn locked(path: &Path) -> Result<File> {
     let options = OpenOptions::new().read(true).append(true).create(true).open(path);
     let file = options.map_err(|source| Error::io(path, "open the results", source))?;
-    file.try_lock().map_err(|error| match error {
+    crate::lock::try_lock(&file).map_err(|error| match error {
         TryLockError::WouldBlock => Error::mismatch(path.display().to_string(), "one sweep at a time", "another that writes it"),
         TryLockError::Error(source) => Error::io(path, "lock the results", source),
     })?;

@@ -58,7 +58,7 @@ impl<'a> Keeper<'a> {
         fs::create_dir_all(folder).map_err(|source| Error::io(folder, "make the folder", source))?;
         let path = folder.join("lock");
         let lock = File::create(&path).map_err(|source| Error::io(&path, "write the file", source))?;
-        lock.try_lock().map_err(|error| match error {
+        crate::lock::try_lock(&lock).map_err(|error| match error {
             TryLockError::WouldBlock => {
                 Error::mismatch(folder.display().to_string(), "one run at a time", "another that keeps its checkpoints here")
             }

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lmdb::{Cursor, Database, DatabaseFlags, Environment, EnvironmentFlags, Transaction, WriteFlags};
 
@@ -49,7 +50,7 @@ impl Writer {
     pub(crate) fn open(path: &Path) -> Result<(Self, Found)> {
         let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let lock = lock.map_err(|source| Error::io(path, "create the store", source))?;
-        lock.try_lock().map_err(|error| match error {
+        try_lock(&lock).map_err(|error| match error {
             TryLockError::WouldBlock => Error::Busy { path: path.to_owned() },
             TryLockError::Error(source) => Error::io(path, "lock the store", source),
         })?;
@@ -214,4 +215,21 @@ fn open(path: &Path) -> Result<(Environment, Database)> {
     })?;
     let main = environment.open_db(None).map_err(|error| database(path, "open the half-made store", error))?;
     Ok((environment, main))
+}
+
+/// Locks a file unless another process has it locked.
+///
+/// Asked again for a tenth of a second: a process that another thread of this program is just starting has this program's open files, and so
+/// their locks, until it has become its own program.
+///
+/// # Errors
+/// When another process has it locked, or the file system knows no locks.
+fn try_lock(file: &File) -> std::result::Result<(), TryLockError> {
+    for _ in 0..10 {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            done => return done,
+        }
+    }
+    file.try_lock()
 }
