@@ -49,7 +49,7 @@ pub(super) fn resolve(page: &str, file: &str) -> String {
 pub(super) fn targets(html: &str) -> impl Iterator<Item = &str> {
     ATTRIBUTES
         .into_iter()
-        .flat_map(|attribute| html.split(attribute).skip(1))
+        .flat_map(move |attribute| html.split(attribute).skip(1))
         .filter_map(|rest| rest.split_once('"').map(|(target, _)| target))
 }
 
