@@ -30,6 +30,7 @@ mod seeding; // what folder2lmdb.py wrote
 mod serving; // batches from a server are those of a loader, whatever happens to the connection, the other clients or the server
 mod storing; // a store gives back what was put in, or an error, whatever its bytes
 mod surviving; // kills at any moment, full disks, folders that cannot be written
+mod tickets; // the JSON schema of tickets says what the server takes
 
 mod accumulating; // a batch in parts gives the gradient of the whole; a published loop
 mod bookkeeping; // gradients by our own books are those of candle's
