@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, call};
-use crate::{deny, fuzz, installed, notebook, python, skips, tidy};
+use crate::{deny, docs, fuzz, gallery, installed, notebook, python, skips, tidy};
 
 /// Tells the tests where the notebook runner is; without it they skip what needs one.
 const RUNNER: &str = "TOPOLAB_NOTEBOOK_RUNNER";
@@ -49,7 +49,8 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     step("tidy", &|| tidy::tidy(workspace))?;
     step("licences and duplicates", &|| deny::check(workspace))?;
     step("lints", &|| cargo(&["clippy", "--all-targets", "--", "-D", "warnings"]))?;
-    step("documentation", &|| call(workspace.cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
+    step("documentation and its links", &|| docs::build(workspace))?;
+    step("executed notebooks are current", &|| gallery::check(workspace))?;
     step("notebooks", &|| notebook::check(workspace, vec![]))?;
     step("build tests", &|| cargo(&["test", "--no-run"]))?;
     step("installed program", &|| installed::check(workspace, false))?;

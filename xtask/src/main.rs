@@ -8,8 +8,10 @@
 mod bench;
 mod checks;
 mod deny;
+mod docs;
 mod feeding;
 mod fuzz;
+mod gallery;
 mod installed;
 mod lab;
 mod markdown;
@@ -78,6 +80,8 @@ enum Command {
     },
     /// Run what Miri can run of the unit tests; wants a nightly toolchain: `cargo +nightly xtask miri`
     Miri,
+    /// Build the documents, the reference and the executed notebooks as static pages, in `site` of the target folder
+    Docs,
     /// Check the walls between rooms, and the files themselves
     Tidy,
     /// Check that `topolab` runs outside the workspace, with an empty environment
@@ -113,6 +117,14 @@ enum Notebook {
         #[arg(long, value_delimiter = ',')]
         features: Vec<String>,
     },
+    /// Execute notebooks into `notebooks/gallery`, with parameters that take minutes, so that code hosts show their figures
+    Gallery {
+        /// Only notebooks whose name contains this
+        filter: Option<String>,
+        /// Only check that all copies are those of the notebooks as they are
+        #[arg(long)]
+        check: bool,
+    },
     /// Compile the cells of notebooks without running them
     Check {
         /// The notebooks [default: all in `notebooks/`]
@@ -137,12 +149,15 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Notebook(Notebook::Run { notebook, set, output, features }) => {
             notebook::run(&workspace, &notebook, &set, output.as_deref(), &features)
         }
+        Command::Notebook(Notebook::Gallery { check: true, .. }) => gallery::check(&workspace),
+        Command::Notebook(Notebook::Gallery { filter, check: false }) => gallery::write(&workspace, filter.as_deref()),
         Command::Notebook(Notebook::Check { notebooks }) => notebook::check(&workspace, notebooks),
         Command::Test { filter, checked } => checks::test(&workspace, filter.as_deref(), checked, false),
         Command::Ci => checks::ci(&workspace),
         Command::Deny => deny::check(&workspace),
         Command::Fuzz { filter, seconds } => fuzz::fuzz(&workspace, filter.as_deref(), seconds),
         Command::Miri => miri::miri(&workspace),
+        Command::Docs => docs::build(&workspace),
         Command::Tidy => tidy::tidy(&workspace),
         Command::Installed { release } => installed::check(&workspace, release),
         Command::Bench { bench } => bench::bench(&workspace, bench),

@@ -199,7 +199,7 @@ mod tests {
         check(
             walls("lab/src/exec.rs", "unsafe { f() }"),
             &[
-                "lab/src/exec.rs:1: `unsafe`: only pipeline::store, jpeg, collate, resampling and flight::memory, and lab::kernels may be unsafe",
+                "lab/src/exec.rs:1: `unsafe`: only pipeline::store, jpeg, collate, resampling and flight::memory, lab::kernels, and what loads cells may be unsafe",
             ],
         );
         check(walls("lab/src/kernels/conv.rs", "#[expect(unsafe_code)] unsafe { f() }"), &[]);

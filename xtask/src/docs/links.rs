@@ -21,7 +21,8 @@ pub(super) fn moved(source: &str, target: &str) -> String {
     if resolved == "README.md" {
         return format!("{}index.html{place}", "../".repeat(source.matches('/').count()));
     }
-    format!("{}{place}", page(file))
+    // Elsewhere a file called README.md is a page like any other.
+    format!("{}.html{place}", file.trim_end_matches(".md"))
 }
 
 /// Whether a link leads to a file of the site, or a place in the page itself.
