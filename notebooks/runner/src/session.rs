@@ -1,7 +1,7 @@
 //! One evcxr session: cells go in one after the other; text, results and errors come out as [`Event`]s.
 
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -63,7 +63,9 @@ pub(crate) struct Session {
 #[derive(Clone)]
 pub(crate) struct Interrupt {
     cells: Arc<Mutex<Child>>,
-    /// A cell was sent and is not done.
+    /// Which cell was sent last, counted from 1.
+    cell: Arc<AtomicU64>,
+    /// It is not done.
     busy: Arc<AtomicBool>,
     /// It has been compiled, and runs.
     runs: Arc<AtomicBool>,
@@ -82,14 +84,16 @@ impl Interrupt {
             return self.end();
         }
         // evcxr compiles up to six times, with other guesses, and checks; each has to be stopped.
-        let this = self.clone();
+        let (this, cell) = (self.clone(), self.cell.load(Ordering::SeqCst));
         std::thread::spawn(move || {
-            while this.busy.load(Ordering::SeqCst) && !this.runs.load(Ordering::SeqCst) {
+            // The next cell may have been sent already, and is not meant.
+            let is_meant = || this.busy.load(Ordering::SeqCst) && this.cell.load(Ordering::SeqCst) == cell;
+            while is_meant() && !this.runs.load(Ordering::SeqCst) {
                 let cells = this.cells.lock().unwrap_or_else(PoisonError::into_inner).id();
                 processes::kill_descendants(cells);
                 std::thread::sleep(Duration::from_millis(20));
             }
-            if this.runs.load(Ordering::SeqCst) {
+            if is_meant() {
                 this.end();
             }
         });
@@ -121,7 +125,13 @@ impl Session {
             let (lines, reading) = (lines.clone(), Arc::clone(&reading));
             Box::new(move || lines.is_empty() && !reading.load(Ordering::SeqCst))
         };
-        let interrupt = Interrupt { cells: context.process_handle(), busy: Arc::default(), runs: Arc::default(), asked: Arc::default() };
+        let interrupt = Interrupt {
+            cells: context.process_handle(),
+            cell: Arc::default(),
+            busy: Arc::default(),
+            runs: Arc::default(),
+            asked: Arc::default(),
+        };
         let runs = Arc::clone(&interrupt.runs);
         std::thread::spawn(move || {
             let mut last = String::new();
@@ -199,6 +209,7 @@ impl Session {
             return;
         }
         self.interrupt.asked.store(false, Ordering::SeqCst);
+        self.interrupt.cell.fetch_add(1, Ordering::SeqCst);
         self.interrupt.busy.store(true, Ordering::SeqCst);
         let result = self.lend_tokio(code).and_then(|()| self.context.execute(code));
         self.interrupt.busy.store(false, Ordering::SeqCst);
