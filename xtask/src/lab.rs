@@ -24,7 +24,7 @@ pub(crate) fn lab(workspace: &Workspace, no_open: bool, features: &[String]) -> 
         let notebooks = notebooks.clone();
         move || install_jupyter(&notebooks)
     });
-    say(start, "1 of 4: compiling candle, polars, rust-analyzer and our crates (about MINUTES minutes the first time, seconds later)");
+    say(start, "1 of 4: compiling candle, polars, rust-analyzer and our crates (about 6 minutes the first time, seconds later)");
     let runner = workspace.notebooks(features)?;
     say(start, "2 of 4: linking what notebooks use");
     call(with_features(Command::new(&runner).arg("prepare"), features))?;

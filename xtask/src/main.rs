@@ -45,7 +45,7 @@ struct Args {
 enum Command {
     /// Set up notebooks: build what they need, run the quickstart, and open JupyterLab where there is Python
     ///
-    /// Nothing needs to be installed beforehand but Rust. The first time takes about MINUTES minutes on two cores, later
+    /// Nothing needs to be installed beforehand but Rust. The first time takes about 6 minutes on two cores, later
     /// times about one. JupyterLab goes into a private folder, `notebooks/.jupyter`, and is optional.
     Lab {
         /// Do not open JupyterLab, only say how to
