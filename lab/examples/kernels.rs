@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use candle::{Device, Result, Tensor, Var};
+use datasets::{Rng, Seed};
 use lab::kernels::{self, Activation, Affine, Conv};
 
 /// Images of a batch, classes, channels of the convolution.
@@ -13,13 +14,14 @@ const CHANNELS: usize = 16;
 
 fn main() -> Result<()> {
     let device = Device::Cpu;
-    let xs = Tensor::randn(0f32, 1.0, (IMAGES, 3, 16, 16), &device)?;
+    let mut rng = Seed(0).rng();
+    let xs = normal(&mut rng, 1.0, &[IMAGES, 3, 16, 16])?;
     let labels = Tensor::from_iter((0..IMAGES).map(|image| (image % CLASSES) as u32), &device)?;
 
-    let kernel = Var::randn(0f32, 0.2, (CHANNELS, 3, 3, 3), &device)?;
+    let kernel = Var::from_tensor(&normal(&mut rng, 0.2, &[CHANNELS, 3, 3, 3])?)?;
     let scale = Var::ones(CHANNELS, candle::DType::F32, &device)?;
     let shift = Var::zeros(CHANNELS, candle::DType::F32, &device)?;
-    let weight = Var::randn(0f32, 0.2, (CLASSES, CHANNELS), &device)?;
+    let weight = Var::from_tensor(&normal(&mut rng, 0.2, &[CLASSES, CHANNELS])?)?;
 
     for step in 0..=10 {
         let ys = kernels::conv2d(&xs, &kernel, None, &Conv { padding: (1, 1), ..Conv::default() })?;
@@ -37,4 +39,11 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Draws of a normal distribution. candle's own cannot be seeded on the CPU.
+fn normal(rng: &mut Rng, deviation: f64, shape: &[usize]) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let draws: Vec<f32> = (0..count).map(|_| (deviation * rng.normal()) as f32).collect();
+    Tensor::from_vec(draws, shape, &Device::Cpu)
 }

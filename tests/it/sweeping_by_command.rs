@@ -86,6 +86,10 @@ fn a_plan_becomes_results_and_these_a_table() {
             4,80.0,80.0
         "#]],
     );
+    let (code, out, _) = lab(folder.path(), "table plan.jsonl --where seed=1 -v width,params -s width --json");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let widths: Vec<u64> = rows.iter().map(|row| row["width"].as_u64().unwrap()).collect();
+    assert!(code == Some(0) && widths.len() == 2 && widths.is_sorted() && rows.iter().all(|row| row["params"].is_u64()), "{out}");
     check(
         "table plan.jsonl --where seed=1 -v width,params -s width -f latex",
         expect![[r#"

@@ -47,9 +47,12 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// The tests that lack one thing, each with its number among those of the same name, and the first reason.
+type Skipped<'a> = (BTreeSet<(&'a str, usize)>, &'a str);
+
 /// How many tests skipped, and then a line for each thing that is lacking, with the reason that the first of these tests gave.
 fn summary(lines: &str) -> String {
-    let mut lacking: BTreeMap<&str, (BTreeSet<(&str, usize)>, &str)> = BTreeMap::new();
+    let mut lacking: BTreeMap<&str, Skipped<'_>> = BTreeMap::new();
     let mut all = BTreeSet::new();
     for (number, line) in lines.lines().enumerate() {
         let mut parts = line.splitn(3, '\t');

@@ -36,6 +36,9 @@ pub struct Table {
     /// What to write; by the ending of FILE if not said
     #[arg(short, long, value_enum)]
     format: Option<Format>,
+    /// Write it to standard output as JSON: an array with an object for each row
+    #[arg(long, conflicts_with_all = ["format", "output"])]
+    json: bool,
     /// Where to write it; to standard output if not said
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -158,6 +161,7 @@ fn telling(table: &lab::Table) -> Vec<String> {
 fn write(table: &lab::Table, args: &Table) -> Result<()> {
     let ending = args.output.as_ref().and_then(|path| path.extension()?.to_str());
     let format = match (args.format, ending) {
+        _ if args.json => Format::Jsonl,
         (Some(format), _) => format,
         (None, None) => Format::Text,
         (None, Some(ending)) => match ending {
@@ -168,7 +172,7 @@ fn write(table: &lab::Table, args: &Table) -> Result<()> {
         },
     };
     // The writers write files; standard output gets one that is gone afterwards.
-    let aside = std::env::temp_dir().join(format!("lab-table-{}", std::process::id()));
+    let aside = std::env::temp_dir().join(format!("topolab-table-{}", std::process::id()));
     let path = args.output.clone().unwrap_or_else(|| aside.clone());
     match format {
         Format::Text => std::fs::write(&path, format!("{table}\n"))?,
@@ -186,7 +190,13 @@ fn write(table: &lab::Table, args: &Table) -> Result<()> {
         None => {
             let text = std::fs::read_to_string(&aside);
             let _ = std::fs::remove_file(&aside);
-            say(&text?);
+            let text = text?;
+            if args.json {
+                let rows = text.lines().map(serde_json::from_str).collect::<serde_json::Result<Vec<serde_json::Value>>>()?;
+                say(&format!("{:#}", serde_json::Value::from(rows)));
+            } else {
+                say(&text);
+            }
         }
     }
     Ok(())
