@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datasets::{Picture, Sample, Seed};
 use expect_test::expect;
@@ -30,12 +30,14 @@ fn a_conversion_survives_kills_at_random_moments() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     idx(folder.path(), 12_000, 64);
+    let start = Instant::now();
     assert!(pipeline(folder.path(), &["convert", "mnist", "whole.lmdb"]).status.success());
+    let took = start.elapsed().as_micros() as usize;
     let (whole, bytes, mut rng) = (dump(&path("whole.lmdb")), path("whole.lmdb").metadata().unwrap().len(), Seed(4).rng());
     let (target, partial) = (path("killed.lmdb"), convert::partial(&path("killed.lmdb")));
     let (mut kills, mut continued, mut finished) = (0, 0, 0);
     // Until enough were killed of which some were the second or a later part of a store; on a busy machine some end before they are killed.
-    for _ in 0..200 {
+    for start in 0..200 {
         if kills >= 12 && continued >= 4 && finished >= 2 {
             break;
         }
@@ -45,7 +47,9 @@ fn a_conversion_survives_kills_at_random_moments() {
             while share >= 200 && partial.metadata().map_or(0, |file| file.len()) < wanted && child.try_wait().unwrap().is_none() {
                 std::thread::sleep(Duration::from_micros(200));
             }
-            std::thread::sleep(Duration::from_micros(rng.below(20_000) as u64));
+            // Every fourth may last as long as a whole conversion and longer, or none would come to its end where the last step is a long one.
+            let latest = if start % 4 == 3 { 2 * took } else { 20_000 };
+            std::thread::sleep(Duration::from_micros(rng.below(latest) as u64));
         });
         kills += usize::from(killed);
         if target.exists() {
